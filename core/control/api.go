@@ -1,0 +1,122 @@
+package control
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// A Backend is the runner behind an administrator's socket. Its methods may be
+// called from any number of goroutines.
+type Backend interface {
+	// Status describes the node as it is now.
+	Status(ctx context.Context) (*Status, error)
+
+	// Dump streams the flows of the cache that target (a pipeline or a stage)
+	// names to out: lines of text, or one JSON object a line.
+	Dump(ctx context.Context, r DumpRequest, out io.Writer) error
+
+	// Do carries out one of Commands and calls report for each step as it
+	// ends. The error says why the command failed.
+	Do(ctx context.Context, r Request, report func(Step)) error
+}
+
+// Commands are the names that Backend.Do takes.
+var Commands = []string{"flush", "commit", "bulk", "resync", "request-resync", "purge", "role", "stop"}
+
+// A Request asks for a command.
+type Request struct {
+	Command string   `json:"command"`
+	Targets []string `json:"targets,omitempty"` // pipelines or stages; role: primary, backup or fault; flush: also "kernel"
+	All     bool     `json:"all,omitempty"`     // flush: every cache
+}
+
+// A DumpRequest asks for a cache's flows.
+type DumpRequest struct {
+	Target string   `json:"target"`
+	Args   []string `json:"args,omitempty"` // the cache plugin's own filters
+	JSON   bool     `json:"json,omitempty"`
+}
+
+// A Step is one thing that a command did.
+type Step struct {
+	Name    string        `json:"step"`             // as in "commit"
+	Stage   string        `json:"stage,omitempty"`  // where
+	Counts  []Count       `json:"counts,omitempty"` // how much
+	Elapsed time.Duration `json:"elapsed_ns"`
+	Note    string        `json:"note,omitempty"`  // for people
+	Error   string        `json:"error,omitempty"` // why it failed
+}
+
+// A Count is a number with a name.
+type Count struct {
+	Name  string `json:"name"`
+	Value uint64 `json:"value"`
+}
+
+// Status describes a node.
+type Status struct {
+	Node      string           `json:"node"`
+	Version   string           `json:"version"`
+	PID       int              `json:"pid"`
+	Started   time.Time        `json:"started"`
+	Role      string           `json:"role"` // the last one given: primary, backup, fault, or ""
+	Purge     *time.Time       `json:"purge,omitempty"`
+	Pipelines []PipelineStatus `json:"pipelines"`
+	Signals   []SignalStatus   `json:"signals"`
+	Replays   []ReplayStatus   `json:"replays"` // the last of each stage
+}
+
+// PipelineStatus describes a pipeline.
+type PipelineStatus struct {
+	Name   string        `json:"name"`
+	Stages []StageStatus `json:"stages"`
+}
+
+// StageStatus describes a stage.
+type StageStatus struct {
+	Address     string      `json:"address"`
+	Kind        string      `json:"kind"`
+	Type        string      `json:"type"`
+	State       string      `json:"state"` // starting, running, waiting (to be started again), drained, failed
+	PID         int         `json:"pid,omitempty"`
+	Since       time.Time   `json:"since"` // of the state
+	Restarts    uint64      `json:"restarts"`
+	LastError   string      `json:"last_error,omitempty"`
+	EventsIn    uint64      `json:"events_in"`
+	EventsOut   uint64      `json:"events_out"`
+	Lost        uint64      `json:"lost"`        // all its losses, of every generation
+	QueueBytes  uint64      `json:"queue_bytes"` // waiting in its input
+	CPUSeconds  float64     `json:"cpu_seconds"`
+	MemoryBytes uint64      `json:"memory_bytes"` // resident
+	Statistics  []Statistic `json:"statistics,omitempty"`
+}
+
+// A Statistic is a number of a stage's own.
+type Statistic struct {
+	Name  string `json:"name"`
+	Help  string `json:"help,omitempty"`
+	Type  string `json:"type"` // counter, gauge or loss
+	Value uint64 `json:"value"`
+	Peer  string `json:"peer,omitempty"`
+}
+
+// SignalStatus counts one signal of one stage.
+type SignalStatus struct {
+	Stage  string    `json:"stage"`
+	Name   string    `json:"name"`
+	Times  uint64    `json:"times"`
+	Last   time.Time `json:"last"`
+	Detail string    `json:"detail,omitempty"`
+}
+
+// ReplayStatus describes a replay.
+type ReplayStatus struct {
+	Stage   string        `json:"stage"` // that replays
+	Reason  string        `json:"reason"`
+	Started time.Time     `json:"started"`
+	Elapsed time.Duration `json:"elapsed_ns"`
+	State   string        `json:"state"` // running, done or failed
+	Error   string        `json:"error,omitempty"`
+	Counts  []Count       `json:"counts,omitempty"`
+}

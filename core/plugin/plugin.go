@@ -1,0 +1,194 @@
+package plugin
+
+import (
+	"context"
+	"io"
+
+	"github.com/sluice-project/sluice/core/flow"
+)
+
+// Kind is one of the four kinds of stage.
+type Kind string
+
+// The kinds of stage, as they are written in a pipeline.
+const (
+	KindSource Kind = "source"
+	KindFilter Kind = "filter"
+	KindCache  Kind = "cache"
+	KindSink   Kind = "sink"
+)
+
+// A Definition declares one plugin. Serve takes it.
+type Definition struct {
+	Kind    Kind
+	Type    string // the second label in HCL, as in: filter "basic"
+	Summary string // one line for people
+
+	// Config returns a pointer to a fresh configuration struct that holds the
+	// defaults. Its fields are the plugin's attributes and blocks: see Schema.
+	//
+	// The configuration is also the stage (it implements Source, Filter, Cache
+	// or Sink), unless it implements Builder, which then makes the stage.
+	Config func() any
+}
+
+// What a configuration may implement besides.
+type (
+	// A Builder makes the stage from the decoded and valid configuration. It
+	// is called once, after Validate, before Open.
+	Builder interface{ Build() (any, error) }
+
+	// A Validator checks what types can't. It has no side effects: it also
+	// runs for `sluice validate`, without privilege, on any machine.
+	Validator interface{ Validate() Diagnostics }
+
+	// A Traiter tells the runner what it must know to wire the stage. It is
+	// called after Validate found nothing wrong, and has no side effects.
+	Traiter interface{ Traits() Traits }
+)
+
+// A stage's life: describe, configure (Validate, Traits), build, open, run
+// (with replays and commands at any time), drain, close. Each method is called
+// as follows.
+
+// A Source makes events.
+type Source interface {
+	// Run sends batches to out until ctx ends, which means drain: it then
+	// sends what it holds and returns nil, and the process exits. Any error
+	// ends the process; the runner logs it and starts the stage again.
+	Run(ctx context.Context, out *Output) error
+
+	// Replay sends all flows that the source can find between two marks (see
+	// Replay), paced, beside Run and on another goroutine; at most one runs at
+	// a time, and ctx ends when another is asked for. An error is logged and
+	// reported as the replay's failure.
+	Replay(ctx context.Context, r Replay, out *Output) error
+}
+
+// A Filter judges events. A source's marks never reach it.
+type Filter interface {
+	// Filter is called for one event after another, from one goroutine. The
+	// event is valid until it returns; to change what passes, change e and
+	// return Rewrite (never its key).
+	Filter(e *flow.Event) Verdict
+}
+
+// Verdict is a Filter's word on an event.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Drop    Verdict = iota // the event goes no further
+	Pass                   // it goes on as it came, unknown attributes and all
+	Rewrite                // it goes on as the filter left it
+)
+
+// A Cache keeps flows, passes their changes on, and consumes marks.
+type Cache interface {
+	// Apply takes one batch, live or replayed, and sends to out what changed.
+	// It is called from one goroutine; b is valid until it returns. An error
+	// ends the process.
+	Apply(b *flow.Batch, out *Output) error
+
+	// Replay sends what the cache holds: see Source.Replay.
+	Replay(ctx context.Context, r Replay, out *Output) error
+}
+
+// A Sink takes events out of the pipeline.
+type Sink interface {
+	// Write takes one batch, marks included. It is called from one goroutine;
+	// b is valid until it returns. An error ends the process; what can be
+	// repaired is counted, signalled and no error.
+	Write(b *flow.Batch) error
+}
+
+// What a stage may implement besides.
+type (
+	// An Opener gets what it needs (sockets, the host) before the first batch.
+	// An error ends the process before it counts as started.
+	Opener interface {
+		Open(ctx context.Context, host Host) error
+	}
+
+	// A Drainer is told that no batch will come any more. Sources see it by
+	// the end of Run's ctx instead.
+	Drainer interface{ Drain() error }
+
+	// A Meter has statistics of its own beside those that every stage has. It
+	// is called from any goroutine at any time and must not wait for the data
+	// path.
+	Meter interface{ Statistics() []Statistic }
+
+	// A Commander carries out an administrator's commands that the stage's
+	// traits name, each on a goroutine of its own; what it writes to out is
+	// streamed to the administrator. It must not hold up the data path.
+	Commander interface {
+		Command(ctx context.Context, c Command, out io.Writer) error
+	}
+)
+
+// A Command is an administrator's command to one stage.
+type Command struct {
+	Name string   // as in Traits.Commands
+	Args []string // what the administrator wrote behind it
+	JSON bool     // answer with one JSON object a line rather than text
+}
+
+// A Replay asks a source or a cache to send all the flows that it has as
+// records of kind flow.Update in batches whose header has this ID and Edge,
+// after a flow.SyncBegin and before a flow.SyncEnd with their number.
+type Replay struct {
+	ID    uint64
+	Flags flow.SyncFlags
+	Edge  uint16 // flow.Header.Edge
+}
+
+// A Statistic is one number that a stage counts or measures.
+type Statistic struct {
+	Name  string // lower case with underscores, as in "events_lost"
+	Help  string // what it counts, and in which unit
+	Type  StatisticType
+	Value uint64
+	Peer  string // the node that it is about, if it is about one
+}
+
+// StatisticType says how a number behaves.
+type StatisticType uint8
+
+// The types of statistic.
+const (
+	Counter StatisticType = iota // only rises while the process lives
+	Gauge                        // rises and falls
+	Loss                         // a counter of what was lost
+)
+
+// Traits is what the runner must know of a configured stage.
+type Traits struct {
+	// Commands that the stage's Commander carries out.
+	Commands []string
+
+	// NetNS is the network namespace to run in (a path), "" for the runner's.
+	NetNS string
+
+	// Hold: a cache that forwards nothing until the replay of a commit.
+	Hold bool
+
+	// Link is equal in a source and in the sinks through which the same peers
+	// are reached, as "225.0.0.50:3780@eth2". A source with a link is replayed
+	// by asking the peers, with the command "request-resync" of such a sink.
+	Link string
+
+	// RequestResync: a source with a Link wants a replay when it starts.
+	RequestResync bool
+
+	// Kernel: the stage reads or changes the kernel's table. Sinks get a
+	// netlink port id in Start.PortID.
+	Kernel bool
+
+	// Scope is the pipeline whose filters say what of the kernel's table a
+	// purge may delete, and PurgeAfter how many nanoseconds after the role
+	// changed. A sink with a scope is started once more for each purge, with
+	// Start.OneShot set, to delete what that pipeline's source and filters send.
+	Scope      string
+	PurgeAfter int64
+}
