@@ -1,0 +1,173 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/core/pipeline"
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/core/plugin/stagepb"
+)
+
+// Plugins says where plugins are found.
+type Plugins struct {
+	// Bundled names those that this executable contains, as in "filter-basic".
+	// They are started by executing /proc/self/exe again with the arguments
+	// "plugin-exec NAME": the path may by then lead to another version.
+	Bundled []string
+	// Path lists folders with executables named sluice-KIND-TYPE.
+	Path []string
+}
+
+// command returns the path and the arguments that start a plugin as the stage
+// of the given address, which ps(1) then shows.
+func (p Plugins) command(kind plugin.Kind, typ, address string) (path string, args []string, err error) {
+	name := string(kind) + "-" + typ
+	if slices.Contains(p.Bundled, name) {
+		return "/proc/self/exe", []string{"sluice", "plugin-exec", name, address}, nil
+	}
+	for _, dir := range p.Path {
+		path := filepath.Join(dir, "sluice-"+name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			if info.Mode()&0o111 == 0 {
+				return "", nil, fmt.Errorf("%s is not executable", path)
+			}
+			return path, []string{path, address}, nil
+		}
+	}
+	return "", nil, fmt.Errorf("%w: no bundled plugin %s, and no executable sluice-%s in %s",
+		pipeline.ErrUnknownPlugin, name, name, strings.Join(p.Path, ", "))
+}
+
+// types returns the types of a kind that can be started.
+func (p Plugins) types(kind plugin.Kind) (types []string) {
+	for _, name := range p.Bundled {
+		if typ, ok := strings.CutPrefix(name, string(kind)+"-"); ok {
+			types = append(types, typ)
+		}
+	}
+	for _, dir := range p.Path {
+		found, _ := filepath.Glob(filepath.Join(dir, "sluice-"+string(kind)+"-*"))
+		for _, path := range found {
+			types = append(types, strings.TrimPrefix(filepath.Base(path), "sluice-"+string(kind)+"-"))
+		}
+	}
+	slices.Sort(types)
+	return slices.Compact(types)
+}
+
+// A Catalog describes plugins and checks configurations by starting each
+// plugin once, unprivileged if need be, and asking it. It implements
+// pipeline.Catalog. Close ends the processes.
+type Catalog struct {
+	plugins Plugins
+	spawner *spawner
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	started map[string]*described
+}
+
+type described struct {
+	process     *process
+	description *stagepb.Description
+}
+
+// NewCatalog returns a catalog of the plugins that p finds.
+func NewCatalog(p Plugins, log *slog.Logger) (*Catalog, error) {
+	s, err := newSpawner()
+	if err != nil {
+		return nil, err
+	}
+	return &Catalog{plugins: p, spawner: s, log: log, started: map[string]*described{}}, nil
+}
+
+// Types implements pipeline.Catalog.
+func (c *Catalog) Types(kind plugin.Kind) []string { return c.plugins.types(kind) }
+
+// Describe implements pipeline.Catalog.
+func (c *Catalog) Describe(ctx context.Context, kind plugin.Kind, typ string) (*stagepb.Description, error) {
+	d, err := c.start(ctx, kind, typ)
+	if err != nil {
+		return nil, err
+	}
+	return d.description, nil
+}
+
+// Configure implements pipeline.Catalog.
+func (c *Catalog) Configure(ctx context.Context, kind plugin.Kind, typ string, config []byte) (*stagepb.Configured, error) {
+	d, err := c.start(ctx, kind, typ)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	reply, err := d.process.Configure(ctx, &stagepb.Configuration{Json: config})
+	if err != nil {
+		return nil, fmt.Errorf("plugin %s-%s: configure: %w", kind, typ, err)
+	}
+	return reply, nil
+}
+
+func (c *Catalog) start(ctx context.Context, kind plugin.Kind, typ string) (*described, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	name := string(kind) + "-" + typ
+	if d := c.started[name]; d != nil {
+		return d, nil
+	}
+	path, args, err := c.plugins.command(kind, typ, "")
+	if err != nil {
+		return nil, err
+	}
+	p, err := startProcess(ctx, c.spawner, processConfig{name: "plugin " + name, path: path, args: args, log: c.log})
+	if err != nil {
+		return nil, err
+	}
+	description, err := describe(ctx, p, kind, typ)
+	if err != nil {
+		p.kill()
+		return nil, err
+	}
+	d := &described{p, description}
+	c.started[name] = d
+	return d, nil
+}
+
+// describe asks a plugin what it is and checks that it is what was asked for.
+func describe(ctx context.Context, p *process, kind plugin.Kind, typ string) (*stagepb.Description, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	d, err := p.Describe(ctx, &stagepb.DescribeRequest{})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: describe: %w", p.name, err)
+	case d.Kind != string(kind) || d.Type != typ:
+		return nil, fmt.Errorf("%s says that it is %s-%s: rename the file", p.name, d.Kind, d.Type)
+	case d.BatchVersion != flow.Version:
+		return nil, fmt.Errorf("%s reads batches of version %d, this runner writes version %d: rebuild the plugin",
+			p.name, d.BatchVersion, flow.Version)
+	case d.Schema == nil:
+		return nil, errors.New(p.name + ": describe: no schema")
+	}
+	return d, nil
+}
+
+// Close ends the catalog's processes.
+func (c *Catalog) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.started {
+		d.process.kill()
+	}
+	c.started = map[string]*described{}
+	c.spawner.close()
+}

@@ -1,0 +1,241 @@
+package runner
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/sluice-project/sluice/core/control"
+	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/core/plugin"
+)
+
+// Do implements control.Backend.
+func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.Step)) error {
+	do := steps{ctx, report}
+	switch q.Command {
+	case "commit":
+		return r.onStages(do, q, isHoldCache, "a cache with hold = true", r.commit)
+	case "bulk":
+		return r.onStages(do, q, r.sendsBulk, "a cache above a sink that sends to peers", func(do steps, s *stage) error {
+			return do.replay("bulk", s, 0, 0)
+		})
+	case "resync":
+		return r.onStages(do, q, readsKernel, "a source that reads the kernel", func(do steps, s *stage) error {
+			return do.replay("resync", s, 0, 0)
+		})
+	case "request-resync":
+		return r.onStages(do, q, hearsPeers, "a source that hears peers", requestResync)
+	case "flush":
+		return r.flush(do, q)
+	case "purge":
+		return r.onStages(do, q, purges, "a sink with a scope", r.purgeLater)
+	case "role":
+		return r.changeRole(do, q)
+	case "stop":
+		return do.step("stop", "", func() ([]control.Count, error) { r.stop(); return nil, nil })
+	}
+	return fmt.Errorf("unknown command %q: there are %v", q.Command, control.Commands)
+}
+
+// steps reports what a command does.
+type steps struct {
+	ctx    context.Context
+	report func(control.Step)
+}
+
+// step times f and reports how it ended.
+func (d steps) step(name, where string, f func() ([]control.Count, error)) error {
+	begin := time.Now()
+	counts, err := f()
+	s := control.Step{Name: name, Stage: where, Counts: counts, Elapsed: time.Since(begin)}
+	if err != nil {
+		s.Error = err.Error()
+		err = fmt.Errorf("%s: %s: %w", where, name, err)
+	}
+	d.report(s)
+	return err
+}
+
+// replay asks s for a replay and waits for it.
+func (d steps) replay(name string, s *stage, edge uint16, flags flow.SyncFlags) error {
+	return d.step(name, s.address, func() ([]control.Count, error) {
+		return s.replays.request(edge, flags, name, false).wait(d.ctx)
+	})
+}
+
+// What a stage must be for a command to concern it.
+func isCache(s *stage) bool     { return s.conf.Kind == plugin.KindCache }
+func isHoldCache(s *stage) bool { return isCache(s) && s.conf.Traits.GetHold() }
+func hearsPeers(s *stage) bool {
+	return s.conf.Kind == plugin.KindSource && s.conf.Traits.GetLink() != ""
+}
+func readsKernel(s *stage) bool {
+	return s.conf.Kind == plugin.KindSource && s.conf.Traits.GetLink() == ""
+}
+func purges(s *stage) bool {
+	return s.conf.Kind == plugin.KindSink && s.conf.Traits.GetScope() != ""
+}
+
+// sendsBulk says whether s is what replays into a sink with a link.
+func (r *Runner) sendsBulk(s *stage) bool {
+	return slices.ContainsFunc(r.stages, func(sink *stage) bool {
+		return sink.conf.Kind == plugin.KindSink && sink.conf.Traits.GetLink() != "" && sink.replayerAbove() == s &&
+			!s.conf.Traits.GetHold()
+	})
+}
+
+// onStages does something on every stage that the command concerns: all, or
+// those that its targets name. Each is tried, also after one failed.
+func (r *Runner) onStages(do steps, q control.Request, concerns func(*stage) bool, what string, f func(steps, *stage) error) error {
+	stages, err := r.targets(q.Targets, concerns, what)
+	if err != nil {
+		return fmt.Errorf("%s: %w", q.Command, err)
+	}
+	var errs []error
+	for _, s := range stages {
+		errs = append(errs, f(do, s))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Runner) targets(names []string, concerns func(*stage) bool, what string) ([]*stage, error) {
+	candidates := r.stages
+	if len(names) > 0 {
+		candidates = nil
+		for _, name := range names {
+			found, err := r.find(name)
+			if err != nil {
+				return nil, err
+			}
+			candidates = append(candidates, found...)
+		}
+	}
+	var stages []*stage
+	for _, s := range candidates {
+		if concerns(s) && !slices.Contains(stages, s) {
+			stages = append(stages, s)
+		}
+	}
+	if len(stages) == 0 {
+		return nil, fmt.Errorf("there is nothing to do: no stage of %s is %s", orAll(names), what)
+	}
+	return stages, nil
+}
+
+func orAll(names []string) string {
+	if len(names) == 0 {
+		return "the configuration"
+	}
+	return fmt.Sprintf("%q", names)
+}
+
+// commit puts what a hold cache holds into the kernel, after all that its
+// source has received is in it.
+func (r *Runner) commit(do steps, cache *stage) error {
+	if err := r.settle(do, cache); err != nil {
+		r.log.Warn("commit goes on with what the cache holds", "stage", cache.address, "error", err)
+	}
+	return do.replay("commit", cache, 0, flow.SyncCommit)
+}
+
+// settleTimeout bounds how long a takeover waits for messages in flight.
+const settleTimeout = 3 * time.Second
+
+// settle waits until what the source above a cache has received is in it.
+func (r *Runner) settle(do steps, cache *stage) error {
+	ctx, cancel := context.WithTimeout(do.ctx, settleTimeout)
+	defer cancel()
+	return steps{ctx, do.report}.replay("settle", cache.line.stages[0], 0, flow.SyncKeep)
+}
+
+func requestResync(do steps, source *stage) error {
+	return do.step("request-resync", source.address, func() ([]control.Count, error) {
+		return source.replays.request(0, 0, "request-resync", false).wait(do.ctx)
+	})
+}
+
+// flush empties caches, or purges the kernel's table at once.
+func (r *Runner) flush(do steps, q control.Request) error {
+	if slices.Contains(q.Targets, "kernel") {
+		return r.onStages(do, control.Request{Command: "flush"}, purges, "a sink with a scope", func(do steps, s *stage) error {
+			return r.purge(do, s)
+		})
+	}
+	if len(q.Targets) == 0 && !q.All {
+		return fmt.Errorf("flush: name a cache, a pipeline, kernel, or --all; caches are %v", r.addresses(isCache))
+	}
+	for _, target := range q.Targets {
+		if _, err := r.oneCache(target); err != nil {
+			return fmt.Errorf("flush: %w", err)
+		}
+	}
+	return r.onStages(do, q, isCache, "a cache", flushCache)
+}
+
+func flushCache(do steps, cache *stage) error {
+	return do.step("flush", cache.address, func() ([]control.Count, error) {
+		var answer bytes.Buffer
+		err := cache.command(do.ctx, plugin.Command{Name: "flush", JSON: true}, &answer)
+		return countsOf(answer.Bytes()), err
+	})
+}
+
+// countsOf reads the counts that a command answered: a JSON object of numbers.
+func countsOf(answer []byte) (counts []control.Count) {
+	object := map[string]any{}
+	if json.Unmarshal(answer, &object) != nil {
+		return nil
+	}
+	for name, value := range object {
+		if n, ok := value.(float64); ok {
+			counts = append(counts, control.Count{Name: name, Value: uint64(n)})
+		}
+	}
+	slices.SortFunc(counts, func(a, b control.Count) int { return bytes.Compare([]byte(a.Name), []byte(b.Name)) })
+	return counts
+}
+
+func (r *Runner) addresses(concerns func(*stage) bool) (addresses []string) {
+	for _, s := range r.stages {
+		if concerns(s) {
+			addresses = append(addresses, s.address)
+		}
+	}
+	return addresses
+}
+
+// oneCache returns the cache that a target names; a pipeline with several
+// caches names none.
+func (r *Runner) oneCache(target string) (*stage, error) {
+	stages, err := r.find(target)
+	if err != nil {
+		return nil, err
+	}
+	stages = slices.DeleteFunc(slices.Clone(stages), func(s *stage) bool { return !isCache(s) })
+	switch len(stages) {
+	case 0:
+		return nil, fmt.Errorf("%q has no cache; caches are %v", target, r.addresses(isCache))
+	case 1:
+		return stages[0], nil
+	}
+	var names []string
+	for _, s := range stages {
+		names = append(names, s.address)
+	}
+	return nil, fmt.Errorf("%q has several caches: name one of %v", target, names)
+}
+
+// Dump implements control.Backend.
+func (r *Runner) Dump(ctx context.Context, q control.DumpRequest, out io.Writer) error {
+	cache, err := r.oneCache(q.Target)
+	if err != nil {
+		return fmt.Errorf("dump: %w", err)
+	}
+	return cache.command(ctx, plugin.Command{Name: "dump", Args: q.Args, JSON: q.JSON}, out)
+}

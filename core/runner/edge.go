@@ -1,0 +1,64 @@
+package runner
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-project/sluice/core/flow"
+)
+
+// edgeBuffer is what an edge holds, in bytes of the sender's socket buffer.
+// The kernel counts its own bookkeeping too, so that this is about half of it
+// in full batches, and about a thousand batches of one event.
+const edgeBuffer = 1 << 20
+
+// An edge is one socket pair between two neighbours. The runner keeps both
+// ends for as long as the pipeline lives, so a stage that is started again gets
+// the same ones, and what was queued is not lost.
+type edge struct {
+	write, read *os.File
+}
+
+func newEdge(name string) (*edge, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("edge %s: %w", name, err)
+	}
+	if err := unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, edgeBuffer); err != nil {
+		// Without privilege: as much as is allowed.
+		_ = unix.SetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUF, edgeBuffer)
+	}
+	size, err := unix.GetsockoptInt(fds[0], unix.SOL_SOCKET, unix.SO_SNDBUF)
+	if err == nil && size < 2*flow.MaxBatch {
+		err = fmt.Errorf("a send buffer of %d bytes holds no batch: raise net.core.wmem_max", size)
+	}
+	if err != nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, fmt.Errorf("edge %s: %w", name, err)
+	}
+	return &edge{
+		write: os.NewFile(uintptr(fds[0]), name+" (write)"),
+		read:  os.NewFile(uintptr(fds[1]), name+" (read)"),
+	}, nil
+}
+
+// queued returns the bytes that wait to be read.
+func (e *edge) queued() uint64 {
+	n, err := unix.IoctlGetInt(int(e.read.Fd()), unix.SIOCINQ)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return uint64(n)
+}
+
+// end shuts the writing side down: the reader gets what is queued, then the
+// end. It can't be undone.
+func (e *edge) end() { _ = unix.Shutdown(int(e.write.Fd()), unix.SHUT_WR) }
+
+func (e *edge) close() {
+	e.write.Close()
+	e.read.Close()
+}

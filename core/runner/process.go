@@ -1,0 +1,228 @@
+package runner
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	pluginrunner "github.com/hashicorp/go-plugin/runner"
+
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/core/plugin/stagepb"
+)
+
+const (
+	// startTimeout bounds every step from the fork to the first answer.
+	startTimeout = 15 * time.Second
+	// callTimeout bounds a control call that a healthy stage answers at once.
+	callTimeout = 5 * time.Second
+)
+
+// A process is one running plugin: a child with a control connection. The
+// runner owns start, wait, kill and standard error; go-plugin has the handshake
+// and the connection.
+type process struct {
+	stagepb.StageClient
+	name   string
+	cmd    atomic.Pointer[exec.Cmd] // once started
+	exited chan struct{}            // closed when the child was waited for
+	err    error                    // how it ended; read after exited
+	stderr *stderrLog
+
+	client *goplugin.Client
+}
+
+// processConfig says what to start.
+type processConfig struct {
+	name  string   // for messages and ps(1)
+	path  string   // of the executable
+	args  []string // with args[0]
+	netns string
+	files []*os.File // inherited from descriptor 4 on
+	log   *slog.Logger
+	level slog.Leveler
+}
+
+// firstFile is the number that a child sees its first inherited file under:
+// behind the standard streams and the lifeline.
+const firstFile = 4
+
+// startProcess starts a plugin and connects to it. No step takes longer than
+// startTimeout, whatever the plugin does; on error nothing is left of it.
+func startProcess(ctx context.Context, s *spawner, c processConfig) (*process, error) {
+	p := &process{name: c.name, exited: make(chan struct{}), stderr: newStderrLog(c.log)}
+	p.client = goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig:  plugin.Handshake,
+		Plugins:          plugin.ClientPlugins(),
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		SkipHostEnv:      true,
+		StartTimeout:     startTimeout,
+		Logger:           hclog.NewNullLogger(),
+		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, socketDir string) (pluginrunner.Runner, error) {
+			return &child{p: p, spawner: s, config: c, env: cmd.Env, socketDir: socketDir}, nil
+		},
+	})
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	connected := make(chan error, 1)
+	go func() { connected <- p.connect(ctx) }()
+	var err error
+	select {
+	case err = <-connected:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		p.kill()
+		if tail := p.stderr.tail(); tail != "" {
+			err = fmt.Errorf("%w; it wrote: %s", err, tail)
+		}
+		return nil, fmt.Errorf("start %s: %w", c.name, err)
+	}
+	return p, nil
+}
+
+// connect does the handshake and makes the first call, after which the socket's
+// file is not needed any more: one connection is all there will ever be.
+func (p *process) connect(ctx context.Context) error {
+	protocol, err := p.client.Client()
+	if err != nil {
+		return err
+	}
+	raw, err := protocol.Dispense(plugin.ServiceName)
+	if err != nil {
+		return err
+	}
+	p.StageClient = raw.(stagepb.StageClient)
+	_, err = p.Describe(ctx, &stagepb.DescribeRequest{})
+	return err
+}
+
+// kill ends the process now and frees what the client holds.
+func (p *process) kill() {
+	if cmd := p.cmd.Load(); cmd != nil {
+		_ = cmd.Process.Kill() // by pidfd: never another process of that number
+		<-p.exited
+	}
+	// Kill waits for goroutines that end with the process, and has no deadline
+	// of its own: nobody waits for it.
+	go p.client.Kill()
+}
+
+func (p *process) pid() int { return p.cmd.Load().Process.Pid }
+
+// child implements go-plugin's Runner over a process that we start ourselves.
+type child struct {
+	p         *process
+	spawner   *spawner
+	config    processConfig
+	env       []string
+	socketDir string
+	stdout    io.ReadCloser // the handshake's line
+}
+
+func (c *child) Start(context.Context) error {
+	p := c.p
+	cmd := exec.Command(c.config.path)
+	cmd.Args = c.config.args
+	level := slog.LevelInfo
+	if c.config.level != nil {
+		level = c.config.level.Level()
+	}
+	cmd.Env = append(c.env,
+		"PATH="+os.Getenv("PATH"), "TZ="+os.Getenv("TZ"), "GOTRACEBACK=single",
+		plugin.EnvLifeline+"="+strconv.Itoa(firstFile-1),
+		plugin.EnvLogLevel+"="+level.String())
+	cmd.ExtraFiles = append([]*os.File{c.spawner.lifeline}, c.config.files...)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := c.spawner.start(cmd, c.config.netns); err != nil {
+		close(p.exited)
+		return err
+	}
+	line, lineWriter := io.Pipe()
+	c.stdout = line
+	streams := make(chan struct{}, 2)
+	go func() { firstLine(stdout, lineWriter); streams <- struct{}{} }()
+	go func() { p.stderr.read(stderr); streams <- struct{}{} }()
+	go func() {
+		<-streams
+		<-streams
+		p.err = cmd.Wait()
+		lineWriter.Close()
+		close(p.exited)
+	}()
+	p.cmd.Store(cmd)
+	return nil
+}
+
+// firstLine passes the handshake on and throws the rest away: go-plugin's own
+// reader stops at a long line, and the plugin would then block on a full pipe.
+func firstLine(stdout io.Reader, to io.Writer) {
+	r := bufio.NewReaderSize(stdout, 4096)
+	if line, err := r.ReadSlice('\n'); err == nil {
+		_, _ = to.Write(line)
+	}
+	_, _ = io.Copy(io.Discard, r)
+}
+
+func (c *child) Diagnose(context.Context) string { return "" }
+func (c *child) Name() string                    { return c.config.name }
+func (c *child) Stdout() io.ReadCloser           { return c.stdout }
+
+// Stderr gives go-plugin nothing but the end: its own parser of log lines can
+// be made to panic. Ours reads the lines.
+func (c *child) Stderr() io.ReadCloser { return untilExit{c.p.exited} }
+
+type untilExit struct{ exited <-chan struct{} }
+
+func (u untilExit) Read([]byte) (int, error) { <-u.exited; return 0, io.EOF }
+func (u untilExit) Close() error             { return nil }
+
+func (c *child) Wait(context.Context) error {
+	<-c.p.exited
+	os.RemoveAll(c.socketDir)
+	return c.p.err
+}
+
+func (c *child) Kill(context.Context) error {
+	cmd := c.p.cmd.Load()
+	if cmd == nil {
+		return nil
+	}
+	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
+
+func (c *child) ID() string {
+	if c.p.cmd.Load() == nil {
+		return ""
+	}
+	return strconv.Itoa(c.p.pid())
+}
+
+func (c *child) PluginToHost(network, address string) (string, string, error) {
+	return network, address, nil
+}
+
+func (c *child) HostToPlugin(network, address string) (string, string, error) {
+	return network, address, nil
+}

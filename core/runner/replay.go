@@ -1,0 +1,355 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sluice-project/sluice/core/control"
+	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/core/plugin/stagepb"
+)
+
+const (
+	// maxReplayPause bounds the exponential pause between replays that signals
+	// ask for. It is short: until then something is known to be missing.
+	maxReplayPause = 3 * time.Second
+	// replayTimeout is how long a replay may take before it counts as lost.
+	replayTimeout = 5 * time.Minute
+	// replayTries is how often a replay that something broke off is tried.
+	replayTries = 8
+)
+
+// errBroken says that a replay can't end: it is worth another try.
+var errBroken = errors.New("broken off")
+
+// A replayer runs the replays of one source or cache, one at a time, in the
+// order in which they were asked for. A request like one that waits joins it.
+type replayer struct {
+	stage *stage
+	wake  chan struct{}
+
+	mu      sync.Mutex
+	waiting []*replay
+	current *replay
+	last    []*replay // ended, newest last; for status
+	pause   time.Duration
+	ended   time.Time
+}
+
+// keepReplays is how many ended replays a replayer remembers.
+const keepReplays = 4
+
+// A replay is one request for a replay, and what became of it.
+type replay struct {
+	edge   uint16
+	flags  flow.SyncFlags
+	reason string
+	signal bool // asked for by a signal: after a pause
+
+	done chan struct{} // closed when it has ended; then the rest is final
+
+	mu        sync.Mutex
+	id        uint64
+	receivers []*stage // that have not reported yet
+	broken    chan string
+	started   time.Time
+	elapsed   time.Duration
+	counts    []control.Count
+	err       error
+	answers   int // of peers, of a replay by link
+}
+
+func newReplayer(s *stage) *replayer {
+	return &replayer{stage: s, wake: make(chan struct{}, 1)}
+}
+
+// request asks for a replay. Hold caches replay to commit alone: any other
+// request ends at once, without one.
+func (p *replayer) request(edge uint16, flags flow.SyncFlags, reason string, signal bool) *replay {
+	if p.stage.conf.Traits.GetHold() && flags&flow.SyncCommit == 0 {
+		return endedReplay(reason)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	joinable := p.waiting
+	if p.current != nil && flags&(flow.SyncCommit|flow.SyncKeep) != 0 {
+		joinable = append([]*replay{p.current}, joinable...) // a second commit joins the first
+	}
+	for _, r := range joinable {
+		if r.edge == edge && r.flags == flags {
+			r.signal = r.signal && signal
+			return r
+		}
+	}
+	r := &replay{edge: edge, flags: flags, reason: reason, signal: signal, done: make(chan struct{}), broken: make(chan string, 1)}
+	p.waiting = append(p.waiting, r)
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return r
+}
+
+func endedReplay(reason string) *replay {
+	r := &replay{reason: reason, done: make(chan struct{}), started: time.Now()}
+	close(r.done)
+	return r
+}
+
+// wait waits for the end of the replay.
+func (r *replay) wait(ctx context.Context) ([]control.Count, error) {
+	select {
+	case <-r.done:
+		return r.counts, r.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the replay goes on, but %w", ctx.Err())
+	}
+}
+
+func (p *replayer) run(ctx context.Context) {
+	for {
+		r := p.next(ctx)
+		if r == nil {
+			p.fail(ctx.Err())
+			return
+		}
+		err := p.try(ctx, r)
+		for tries := 1; errors.Is(err, errBroken) && tries < replayTries && ctx.Err() == nil; tries++ {
+			p.stage.runner.log.Warn("replay again", "stage", p.stage.address, "reason", r.reason, "error", err)
+			p.sleep(ctx, min(minBackoff<<tries, maxReplayPause))
+			err = p.try(ctx, r)
+		}
+		p.finish(r, err)
+	}
+}
+
+// next waits for a request that is due and makes it the current one.
+func (p *replayer) next(ctx context.Context) *replay {
+	for ctx.Err() == nil {
+		p.mu.Lock()
+		pause := time.Duration(0)
+		if len(p.waiting) > 0 {
+			if p.allSignals() {
+				pause = p.pause - time.Since(p.ended)
+			}
+			if pause <= 0 {
+				r := p.take()
+				p.mu.Unlock()
+				return r
+			}
+		}
+		p.mu.Unlock()
+		if pause > 0 {
+			p.sleep(ctx, pause)
+			continue
+		}
+		select {
+		case <-p.wake:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+func (p *replayer) allSignals() bool {
+	return !slices.ContainsFunc(p.waiting, func(r *replay) bool { return !r.signal })
+}
+
+// take removes the first request, one of an administrator's before one of a
+// signal's, and sets the pause before the next that a signal asks for.
+func (p *replayer) take() *replay {
+	i := max(0, slices.IndexFunc(p.waiting, func(r *replay) bool { return !r.signal }))
+	r := p.waiting[i]
+	p.waiting = slices.Delete(p.waiting, i, i+1)
+	p.current = r
+	switch {
+	case time.Since(p.ended) > 10*maxReplayPause:
+		p.pause = minBackoff
+	case r.signal:
+		p.pause = min(max(2*p.pause, minBackoff), maxReplayPause)
+	}
+	return r
+}
+
+// sleep waits, or until somebody who is no signal asks.
+func (p *replayer) sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-p.wake:
+	case <-ctx.Done():
+	}
+}
+
+func (p *replayer) finish(r *replay, err error) {
+	r.mu.Lock()
+	r.err, r.elapsed = err, time.Since(r.started)
+	r.mu.Unlock()
+	p.mu.Lock()
+	p.current, p.ended = nil, time.Now()
+	p.last = append(p.last, r)
+	if len(p.last) > keepReplays {
+		p.last = p.last[1:]
+	}
+	p.mu.Unlock()
+	close(r.done)
+	log := p.stage.runner.log.With("stage", p.stage.address, "reason", r.reason, "elapsed", r.elapsed)
+	for _, c := range r.counts {
+		log = log.With(c.Name, c.Value)
+	}
+	if err != nil {
+		log.Error("replay failed", "error", err)
+		return
+	}
+	log.Info("replayed")
+}
+
+// fail ends all that waits.
+func (p *replayer) fail(err error) {
+	p.mu.Lock()
+	waiting := p.waiting
+	p.waiting = nil
+	p.mu.Unlock()
+	for _, r := range waiting {
+		r.err = err
+		close(r.done)
+	}
+}
+
+// try runs a replay once.
+func (p *replayer) try(ctx context.Context, r *replay) error {
+	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
+	defer cancel()
+	byLink := p.stage.conf.Traits.GetLink() != "" && r.flags&flow.SyncKeep == 0
+	r.mu.Lock()
+	r.id = p.stage.runner.replayID.Add(1)
+	r.receivers = p.stage.receivers(r.edge)
+	r.counts, r.answers = nil, 0
+	if r.started.IsZero() {
+		r.started = time.Now()
+	}
+	select { // of an earlier try
+	case <-r.broken:
+	default:
+	}
+	r.mu.Unlock()
+	if byLink {
+		return p.askPeers(ctx, r)
+	}
+	process := p.stage.process()
+	if process == nil {
+		return fmt.Errorf("%w: %s does not run", errBroken, p.stage.address)
+	}
+	callCtx, cancelCall := context.WithTimeout(ctx, callTimeout)
+	_, err := process.Replay(callCtx, &stagepb.ReplayRequest{Id: r.id, Flags: uint32(r.flags), Edge: uint32(r.edge)})
+	cancelCall()
+	if err != nil {
+		return fmt.Errorf("%w: %s: %v", errBroken, p.stage.address, err)
+	}
+	return r.await(ctx)
+}
+
+// await waits until every receiver has reported the end.
+func (r *replay) await(ctx context.Context) error {
+	for {
+		r.mu.Lock()
+		left := len(r.receivers)
+		r.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		select {
+		case why := <-r.broken:
+			if why != "" {
+				return fmt.Errorf("%w: %s", errBroken, why)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// report takes a receiver's word on the end of a replay.
+func (r *replay) report(from *stage, report *stagepb.Report) {
+	why := ""
+	r.mu.Lock()
+	if report.Failed != "" {
+		why = from.address + ": " + report.Failed
+	} else {
+		r.receivers = slices.DeleteFunc(r.receivers, func(s *stage) bool { return s == from })
+		r.answers++
+		for _, c := range report.Counts {
+			r.count(c.Name, c.Value)
+		}
+	}
+	r.mu.Unlock()
+	r.tell(why)
+}
+
+// count adds to a count. The caller holds the lock.
+func (r *replay) count(name string, n uint64) {
+	for i := range r.counts {
+		if r.counts[i].Name == name {
+			r.counts[i].Value += n
+			return
+		}
+	}
+	r.counts = append(r.counts, control.Count{Name: name, Value: n})
+}
+
+// tell wakes whoever awaits the replay; why says what broke it off, if
+// something did.
+func (r *replay) tell(why string) {
+	for {
+		select {
+		case r.broken <- why:
+			return
+		case pending := <-r.broken: // keep the worse news
+			if why == "" {
+				why = pending
+			}
+		}
+	}
+}
+
+// receivers returns the stages that a replay of s into an edge ends in: the
+// next cache below, or the sinks.
+func (s *stage) receivers(edge uint16) (found []*stage) {
+	for _, b := range s.below {
+		switch {
+		case b.edgeNumber != 0 && edge != 0 && b.edgeNumber != edge:
+		case b.conf.Kind == plugin.KindFilter:
+			found = append(found, b.receivers(edge)...)
+		default:
+			found = append(found, b)
+		}
+	}
+	return found
+}
+
+// replayerAbove returns the nearest cache or source above s.
+func (s *stage) replayerAbove() *stage {
+	for a := s.above; a != nil; a = a.above {
+		if a.replays != nil {
+			return a
+		}
+	}
+	return nil
+}
+
+// passes says whether what s replays passes through t.
+func (s *stage) passes(t *stage) bool {
+	for a := t; a != nil; a = a.above {
+		if a == s {
+			return true
+		}
+		if a != t && a.replays != nil {
+			return false
+		}
+	}
+	return false
+}

@@ -1,0 +1,115 @@
+package runner
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sluice-project/sluice/core/control"
+	"github.com/sluice-project/sluice/core/flow"
+)
+
+// roleState is the role that this node was given last.
+type roleState struct {
+	change sync.Mutex // held while a role is being taken
+
+	mu   sync.Mutex
+	last string
+}
+
+func (s *roleState) set(role string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = role
+}
+
+func (s *roleState) get() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+// changeRole takes a role. One change at a time: keepalived calls again while
+// the last call still runs, and the second must see what the first has done.
+func (r *Runner) changeRole(do steps, q control.Request) error {
+	if len(q.Targets) != 1 {
+		return errors.New("role: name one: primary, backup or fault")
+	}
+	role := q.Targets[0]
+	take := map[string]func(steps) error{"primary": r.takeOver, "backup": r.stepBack, "fault": r.schedulePurges}[role]
+	if take == nil {
+		return fmt.Errorf("role: %q is none: name primary, backup or fault", role)
+	}
+	r.role.change.Lock()
+	defer r.role.change.Unlock()
+	r.role.set(role)
+	r.log.Info("role", "role", role)
+	return take(do)
+}
+
+// takeOver makes this node carry the flows that its peers carried:
+//
+//  1. a purge that is scheduled is called off;
+//  2. what was received from the peers reaches the hold cache;
+//  3. the hold cache is committed, masters first;
+//  4. it is emptied, so that a later commit does not bring back the dead;
+//  5. the kernel's table is read into this node's cache, which claims all of it;
+//  6. the peers are sent everything once.
+//
+// A step that fails does not keep the others from being tried: half a takeover
+// is better than none, and the command fails in the end.
+func (r *Runner) takeOver(do steps) error {
+	var errs []error
+	if r.purges.cancel() {
+		do.report(control.Step{Name: "purge called off"})
+	}
+	committed := false
+	for _, cache := range r.stages {
+		if !isHoldCache(cache) {
+			continue
+		}
+		err := r.commit(do, cache)
+		if err == nil { // else what it holds may be needed for another try
+			err = flushCache(do, cache)
+		}
+		errs, committed = append(errs, err), true
+	}
+	if !committed && !r.writeThrough() {
+		do.report(control.Step{Name: "commit", Note: "no cache holds peers' flows and none are written through"})
+	}
+	for _, s := range r.stages {
+		if readsKernel(s) {
+			errs = append(errs, do.replay("claim", s, 0, flow.SyncClaim))
+		}
+	}
+	for _, s := range r.stages {
+		if r.sendsBulk(s) {
+			errs = append(errs, do.replay("bulk", s, 0, 0))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// stepBack schedules the purge and asks the new primary for what it carries.
+func (r *Runner) stepBack(do steps) error {
+	errs := []error{r.schedulePurges(do)}
+	for _, s := range r.stages {
+		if hearsPeers(s) {
+			errs = append(errs, requestResync(do, s))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// schedulePurges schedules the purge of every sink with a scope and returns.
+func (r *Runner) schedulePurges(do steps) error {
+	for _, s := range r.stages {
+		if purges(s) {
+			after := time.Duration(s.conf.Traits.GetPurgeAfter())
+			r.purges.schedule(r, s, after)
+			do.report(control.Step{Name: "purge scheduled", Stage: s.address, Note: fmt.Sprintf("in %v", after)})
+		}
+	}
+	return nil
+}

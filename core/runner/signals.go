@@ -1,0 +1,158 @@
+package runner
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	"github.com/sluice-project/sluice/core/control"
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/core/plugin/stagepb"
+)
+
+// plain takes gRPC's words off an error that a stage returned.
+func plain(err error) error {
+	if s, ok := status.FromError(err); ok {
+		return errors.New(s.Message())
+	}
+	return err
+}
+
+// signalBook counts signals, for status.
+type signalBook struct {
+	mu    sync.Mutex
+	count map[signalKey]*control.SignalStatus
+}
+
+type signalKey struct{ stage, name string }
+
+func (b *signalBook) add(s *stage, signal *stagepb.Signal) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.count == nil {
+		b.count = map[signalKey]*control.SignalStatus{}
+	}
+	key := signalKey{s.address, signal.Name}
+	entry := b.count[key]
+	if entry == nil {
+		entry = &control.SignalStatus{Stage: s.address, Name: signal.Name}
+		b.count[key] = entry
+	}
+	entry.Times += max(1, signal.Times)
+	entry.Last, entry.Detail = time.Now(), printable(signal.Detail)
+}
+
+func (b *signalBook) list() []control.SignalStatus {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := []control.SignalStatus{}
+	for _, entry := range b.count {
+		list = append(list, *entry)
+	}
+	slices.SortFunc(list, func(x, y control.SignalStatus) int { return y.Last.Compare(x.Last) })
+	return list
+}
+
+// signalled acts on a stage's signal. It never waits.
+func (r *Runner) signalled(s *stage, signal *stagepb.Signal) {
+	if signal.Done != nil {
+		r.replayReported(s, signal.Done)
+		return
+	}
+	name := plugin.Signal(signal.Name)
+	if !slices.Contains(knownSignals, name) {
+		r.log.Warn("unknown signal ignored", "stage", s.address, "signal", printable(signal.Name))
+		return
+	}
+	r.signals.add(s, signal)
+	r.log.Warn("signal", "stage", s.address, "signal", name, "times", signal.Times, "detail", printable(signal.Detail))
+	switch name {
+	case plugin.SignalOverrun:
+		r.replayFrom(s, 0, string(name))
+	case plugin.SignalEdgeFull, plugin.SignalLinkUp:
+		edge := uint16(signal.Edge)
+		if s.conf.Kind == plugin.KindSink {
+			edge = s.edgeNumber
+		}
+		r.replayFrom(s, edge, string(name))
+	case plugin.SignalGap:
+		r.breakReplays(s, "records were lost on the way to "+s.address)
+		if s.conf.Kind == plugin.KindCache { // what it holds is fine; what it got is not
+			r.replayFrom(s.replayerAbove(), 0, string(name))
+		} else {
+			r.replayFrom(s, s.edgeNumber, string(name))
+		}
+	case plugin.SignalResync:
+		r.answerPeer(s)
+	}
+}
+
+var knownSignals = []plugin.Signal{
+	plugin.SignalOverrun, plugin.SignalEdgeFull, plugin.SignalResync, plugin.SignalGap, plugin.SignalPeerUp,
+	plugin.SignalPeerDown, plugin.SignalFull, plugin.SignalLinkUp, plugin.SignalLinkDown,
+}
+
+// replayFrom has s replay into an edge, or the nearest stage above it that can.
+func (r *Runner) replayFrom(s *stage, edge uint16, reason string) {
+	if s != nil && s.replays == nil {
+		s = s.replayerAbove()
+	}
+	if s != nil {
+		s.replays.request(edge, 0, reason, true)
+	}
+}
+
+// answerPeer sends everything to the peers of a link, since one asked for it.
+func (r *Runner) answerPeer(source *stage) {
+	for _, sink := range r.sinksOn(source.conf.Traits.GetLink()) {
+		r.replayFrom(sink, sink.edgeNumber, string(plugin.SignalResync))
+	}
+}
+
+// replayReported hands a report to the replay that it is about. A peer's own
+// replay is an answer to the source's request, if there is one.
+func (r *Runner) replayReported(from *stage, report *stagepb.Report) {
+	if report.Owner != "" {
+		if above := from.replayerAbove(); above != nil {
+			if current := above.replays.running(); current != nil {
+				current.report(from, report)
+			}
+		}
+		return
+	}
+	for _, s := range r.stages {
+		if s.replays == nil {
+			continue
+		}
+		if current := s.replays.running(); current != nil && current.isID(report.Replay) {
+			current.report(from, report)
+		}
+	}
+}
+
+func (p *replayer) running() *replay {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current
+}
+
+func (r *replay) isID(id uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.id == id
+}
+
+// breakReplays breaks off the replays on whose way s is; they are tried again.
+func (r *Runner) breakReplays(s *stage, why string) {
+	for _, from := range r.stages {
+		if from.replays == nil || !from.passes(s) || from == s && s.process() != nil {
+			continue
+		}
+		if current := from.replays.running(); current != nil {
+			current.tell(why)
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package runner
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A spawner starts every child from one operating-system thread that lives as
+// long as the runner, since the kernel's parent-death signal follows the thread
+// that forked, not the process.
+type spawner struct {
+	requests  chan spawnRequest
+	closed    chan struct{}
+	closeOnce sync.Once
+	lifeline  *os.File // reading end, inherited by every child as descriptor 3
+	keep      *os.File // writing end, whose closing children notice
+}
+
+type spawnRequest struct {
+	cmd    *exec.Cmd
+	netns  string
+	result chan error
+}
+
+func newSpawner() (*spawner, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("spawner: lifeline: %w", err)
+	}
+	s := &spawner{requests: make(chan spawnRequest), closed: make(chan struct{}), lifeline: r, keep: w}
+	go s.run()
+	return s, nil
+}
+
+func (s *spawner) run() {
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	for {
+		select {
+		case r := <-s.requests:
+			r.result <- startIn(r.netns, r.cmd)
+		case <-s.closed:
+			return
+		}
+	}
+}
+
+// start starts cmd in a network namespace (a path; "" for the runner's) so
+// that it dies with the runner. cmd.ExtraFiles[0] must be the lifeline.
+func (s *spawner) start(cmd *exec.Cmd, netns string) error {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	r := spawnRequest{cmd, netns, make(chan error, 1)}
+	select {
+	case s.requests <- r:
+		return <-r.result
+	case <-s.closed:
+		return errors.New("the runner is ending")
+	}
+}
+
+// close ends the thread; children that still live are killed by the kernel.
+func (s *spawner) close() {
+	s.closeOnce.Do(func() {
+		close(s.closed)
+		s.keep.Close()
+		s.lifeline.Close()
+	})
+}
+
+// startIn starts cmd while the calling, locked thread is in netns.
+func startIn(netns string, cmd *exec.Cmd) error {
+	if netns == "" {
+		return cmd.Start()
+	}
+	target, err := unix.Open(netns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", netns, err)
+	}
+	defer unix.Close(target)
+	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open own network namespace: %w", err)
+	}
+	defer unix.Close(own)
+	if err := unix.Setns(target, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace %s: %w", netns, err)
+	}
+	startErr := cmd.Start()
+	if err := unix.Setns(own, unix.CLONE_NEWNET); err != nil {
+		// Every later child would start in the wrong place.
+		panic(fmt.Sprintf("spawner: leave network namespace %s: %v", netns, err))
+	}
+	return startErr
+}

@@ -1,0 +1,272 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sluice-project/sluice/core/pipeline"
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/core/plugin/stagepb"
+)
+
+// The states of a stage.
+const (
+	stateStarting = "starting"
+	stateRunning  = "running"
+	stateWaiting  = "waiting" // to be started again
+	stateDrained  = "drained"
+)
+
+// How a dead stage is started again: at once the first time, then after a pause
+// that doubles, until it has run for a while.
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 30 * time.Second
+	longEnough = 20 * time.Second
+)
+
+// A stage is one stage of a pipeline and the process that is it at the moment.
+type stage struct {
+	runner  *Runner
+	line    *line
+	conf    *pipeline.Stage
+	address string
+
+	above      *stage
+	below      []*stage
+	input      *edge
+	outputs    []*edge
+	edgeNumber uint16 // of its edge where the pipeline fans out; else 0
+
+	port, purgePort uint32    // netlink port ids, or 0
+	replays         *replayer // of sources and caches
+
+	mu         sync.Mutex
+	proc       *process
+	state      string
+	since      time.Time
+	generation uint32
+	lastError  string
+	draining   bool
+	statistics *stagepb.StatisticsReply // the process's last, maybe nil
+	past       totals                   // of processes that are gone
+}
+
+func newStage(r *Runner, l *line, conf *pipeline.Stage) *stage {
+	s := &stage{runner: r, line: l, conf: conf, address: conf.Address(), state: stateStarting, since: time.Now()}
+	if conf.Kind == plugin.KindSource || conf.Kind == plugin.KindCache {
+		s.replays = newReplayer(s)
+	}
+	return s
+}
+
+// launch starts a process, configures it, and lets it move data.
+func (s *stage) launch(ctx context.Context) error {
+	s.setState(stateStarting)
+	path, args, err := s.runner.options.Plugins.command(s.conf.Kind, s.conf.Type, s.address)
+	if err != nil {
+		return s.failed(err)
+	}
+	files, inputs, outputs := s.descriptors()
+	p, err := startProcess(ctx, s.runner.spawner, processConfig{
+		name: s.address, path: path, args: args, netns: s.conf.Traits.GetNetns(), files: files,
+		log: s.runner.log.With("stage", s.address), level: s.runner.options.Level,
+	})
+	if err != nil {
+		return s.failed(err)
+	}
+	s.mu.Lock()
+	s.generation++
+	generation := s.generation
+	s.mu.Unlock()
+	err = startStage(ctx, p, s.conf.Config, &stagepb.StartRequest{
+		Node: s.runner.options.Config.Runner.Name, Stage: s.address, Generation: generation,
+		PortId: s.port, OwnPortIds: s.runner.ports,
+		DropOwn: !s.runner.writeThrough(), WriteThrough: s.runner.writeThrough(),
+		Inputs: inputs, Outputs: outputs,
+	})
+	if err != nil {
+		p.kill()
+		return s.failed(fmt.Errorf("%s: %w", s.address, err))
+	}
+	s.mu.Lock()
+	s.proc, s.state, s.since, s.statistics = p, stateRunning, time.Now(), nil
+	s.mu.Unlock()
+	go s.readSignals(p)
+	go s.watch(p)
+	s.runner.log.Info("stage runs", "stage", s.address, "pid", p.pid(), "generation", generation)
+	return nil
+}
+
+// descriptors returns the ends of the edges that the process inherits, and
+// their numbers there.
+func (s *stage) descriptors() (files []*os.File, inputs, outputs []uint32) {
+	if s.input != nil {
+		files = append(files, s.input.read)
+		inputs = append(inputs, firstFile)
+	}
+	for _, e := range s.outputs {
+		outputs = append(outputs, uint32(firstFile+len(files)))
+		files = append(files, e.write)
+	}
+	return files, inputs, outputs
+}
+
+// startStage configures and starts the stage of a process.
+func startStage(ctx context.Context, p *process, config []byte, start *stagepb.StartRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	configured, err := p.Configure(ctx, &stagepb.Configuration{Json: config})
+	if err != nil {
+		return fmt.Errorf("configure: %w", err)
+	}
+	if len(configured.Diagnostics) > 0 {
+		return fmt.Errorf("configure: %s", configured.Diagnostics[0].Detail)
+	}
+	started, err := p.Start(ctx, start)
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	if started.Error != "" {
+		return errors.New(started.Error)
+	}
+	return nil
+}
+
+func (s *stage) failed(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastError = err.Error()
+	return err
+}
+
+func (s *stage) setState(state string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state, s.since = state, time.Now()
+}
+
+// process returns the process that runs, or nil.
+func (s *stage) process() *process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proc
+}
+
+// supervise starts the stage again whenever it dies, until ctx ends.
+func (s *stage) supervise(ctx context.Context) {
+	backoff := minBackoff
+	for {
+		p := s.process()
+		started := time.Now()
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.exited:
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		s.died(p)
+		if time.Since(started) > longEnough {
+			backoff = minBackoff
+		}
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(backoff):
+			}
+			backoff = min(2*backoff, maxBackoff)
+			if ctx.Err() != nil {
+				return
+			}
+			err := s.launch(ctx)
+			if err == nil {
+				break
+			}
+			s.setState(stateWaiting)
+			s.runner.log.Error("stage does not start", "stage", s.address, "error", err, "again_in", backoff)
+		}
+		s.runner.stageRestarted(s)
+	}
+}
+
+// died notes how a process ended and keeps what it had counted.
+func (s *stage) died(p *process) {
+	go p.client.Kill() // frees the connection
+	reason := "exited"
+	if p.err != nil {
+		reason = p.err.Error()
+	}
+	if tail := p.stderr.tail(); tail != "" {
+		reason += "; it wrote: " + tail
+	}
+	s.mu.Lock()
+	s.proc = nil
+	s.state, s.since, s.lastError = stateWaiting, time.Now(), reason
+	s.past.add(s.statistics)
+	s.statistics = nil
+	s.mu.Unlock()
+	s.runner.log.Error("stage died", "stage", s.address, "pid", p.pid(), "reason", reason)
+}
+
+// readSignals takes the process's signals until it ends.
+func (s *stage) readSignals(p *process) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-p.exited:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	stream, err := p.Signals(ctx, &stagepb.Empty{})
+	if err != nil {
+		return
+	}
+	for {
+		signal, err := stream.Recv()
+		if err != nil {
+			return
+		}
+		s.runner.signalled(s, signal)
+	}
+}
+
+// drainSource tells a source to send what it holds and to end.
+func (s *stage) drainSource(ctx context.Context) error {
+	p := s.process()
+	if p == nil {
+		return nil // it died just now: what is below drains all the same
+	}
+	if _, err := p.Drain(ctx, &stagepb.Empty{}); err != nil {
+		select {
+		case <-p.exited:
+		default:
+			return fmt.Errorf("drain: %s: %w", s.address, err)
+		}
+	}
+	return nil
+}
+
+// awaitExit waits until the stage's process has exited.
+func (s *stage) awaitExit(ctx context.Context) error {
+	p := s.process()
+	if p == nil {
+		return nil
+	}
+	select {
+	case <-p.exited:
+	case <-ctx.Done():
+		return errors.New("did not drain in time and was killed")
+	}
+	s.setState(stateDrained)
+	go p.client.Kill()
+	return p.err
+}

@@ -1,0 +1,149 @@
+package runner
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/sluice-project/sluice/core/control"
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/core/plugin/stagepb"
+)
+
+// totals is what the processes of a stage counted that are gone.
+type totals struct {
+	in, out, lost uint64
+}
+
+func (t *totals) add(s *stagepb.StatisticsReply) {
+	if s == nil {
+		return
+	}
+	t.in += s.EventsIn
+	t.out += s.EventsOut
+	t.lost += lost(s)
+}
+
+// lost sums up what a stage lost, by any cause.
+func lost(s *stagepb.StatisticsReply) uint64 {
+	n := s.EdgeDropped + s.Malformed
+	for _, one := range s.Own {
+		if plugin.StatisticType(one.Type) == plugin.Loss {
+			n += one.Value
+		}
+	}
+	return n
+}
+
+// Status implements control.Backend. Numbers are those of the last time that
+// the stages were asked, half a second ago at most.
+func (r *Runner) Status(context.Context) (*control.Status, error) {
+	status := &control.Status{
+		Node: r.options.Config.Runner.Name, Version: r.options.Version, PID: os.Getpid(), Started: r.started,
+		Role: r.role.get(), Purge: r.purges.next(), Signals: r.signals.list(), Replays: []control.ReplayStatus{},
+	}
+	for _, l := range r.pipelines {
+		p := control.PipelineStatus{Name: l.name}
+		for _, s := range l.stages {
+			p.Stages = append(p.Stages, s.status())
+			if s.replays != nil {
+				status.Replays = append(status.Replays, s.replays.status()...)
+			}
+		}
+		status.Pipelines = append(status.Pipelines, p)
+	}
+	return status, nil
+}
+
+func (s *stage) status() control.StageStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := control.StageStatus{
+		Address: s.address, Kind: string(s.conf.Kind), Type: s.conf.Type, State: s.state, Since: s.since,
+		Restarts: uint64(max(s.generation, 1) - 1), LastError: s.lastError,
+		EventsIn: s.past.in, EventsOut: s.past.out, Lost: s.past.lost,
+	}
+	if s.input != nil {
+		c.QueueBytes = s.input.queued()
+	}
+	if s.proc != nil {
+		c.PID = s.proc.pid()
+		c.CPUSeconds, c.MemoryBytes = usage(c.PID)
+	}
+	if s.statistics != nil {
+		c.EventsIn += s.statistics.EventsIn
+		c.EventsOut += s.statistics.EventsOut
+		c.Lost += lost(s.statistics)
+		for _, one := range s.statistics.Own {
+			c.Statistics = append(c.Statistics, control.Statistic{
+				Name: one.Name, Help: one.Help, Value: one.Value, Peer: one.Peer,
+				Type: [...]string{"counter", "gauge", "loss"}[min(one.Type, 2)],
+			})
+		}
+	}
+	return c
+}
+
+// eventsOut returns how many events the stage's process has sent.
+func (s *stage) eventsOut() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.statistics == nil {
+		return 0
+	}
+	return s.statistics.EventsOut
+}
+
+// status lists the replays that ended last, and the one that runs.
+func (p *replayer) status() (list []control.ReplayStatus) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range p.last {
+		list = append(list, r.status(p.stage, "done"))
+	}
+	if p.current != nil {
+		list = append(list, p.current.status(p.stage, "running"))
+	}
+	return list
+}
+
+func (r *replay) status(s *stage, state string) control.ReplayStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := control.ReplayStatus{
+		Stage: s.address, Reason: r.reason, Started: r.started, Elapsed: r.elapsed, State: state,
+		Counts: append([]control.Count(nil), r.counts...),
+	}
+	if state == "running" {
+		c.Elapsed = time.Since(r.started)
+	}
+	if r.err != nil {
+		c.State, c.Error = "failed", r.err.Error()
+	}
+	return c
+}
+
+// clockTick is USER_HZ, in which /proc/PID/stat counts; it is 100 on every
+// architecture that Go knows.
+const clockTick = 100
+
+// usage reads a process's CPU time, in seconds, and resident memory, in bytes.
+func usage(pid int) (cpu float64, memory uint64) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0
+	}
+	// The command's name may hold spaces; fields are counted behind it.
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	number := func(i int) uint64 { // i as in proc(5)
+		n, _ := strconv.ParseUint(string(fields[i-3]), 10, 64)
+		return n
+	}
+	if len(fields) < 24-2 {
+		return 0, 0
+	}
+	return float64(number(14)+number(15)) / clockTick, number(24) * uint64(os.Getpagesize())
+}
