@@ -39,7 +39,8 @@ type process struct {
 	err    error                    // how it ended; read after exited
 	stderr *stderrLog
 
-	client *goplugin.Client
+	client    *goplugin.Client
+	socketDir string // removed once connected, so that no kill leaves it behind
 }
 
 // processConfig says what to start.
@@ -69,7 +70,8 @@ func startProcess(ctx context.Context, s *spawner, c processConfig) (*process, e
 		StartTimeout:     startTimeout,
 		Logger:           hclog.NewNullLogger(),
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, socketDir string) (pluginrunner.Runner, error) {
-			return &child{p: p, spawner: s, config: c, env: cmd.Env, socketDir: socketDir}, nil
+			p.socketDir = socketDir
+			return &child{p: p, spawner: s, config: c, env: cmd.Env}, nil
 		},
 	})
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -104,8 +106,10 @@ func (p *process) connect(ctx context.Context) error {
 		return err
 	}
 	p.StageClient = raw.(stagepb.StageClient)
-	_, err = p.Describe(ctx, &stagepb.DescribeRequest{})
-	return err
+	if _, err = p.Describe(ctx, &stagepb.DescribeRequest{}); err != nil {
+		return err
+	}
+	return os.RemoveAll(p.socketDir)
 }
 
 // kill ends the process now and frees what the client holds.
@@ -123,12 +127,11 @@ func (p *process) pid() int { return p.cmd.Load().Process.Pid }
 
 // child implements go-plugin's Runner over a process that we start ourselves.
 type child struct {
-	p         *process
-	spawner   *spawner
-	config    processConfig
-	env       []string
-	socketDir string
-	stdout    io.ReadCloser // the handshake's line
+	p       *process
+	spawner *spawner
+	config  processConfig
+	env     []string
+	stdout  io.ReadCloser // the handshake's line
 }
 
 func (c *child) Start(context.Context) error {
@@ -197,7 +200,7 @@ func (u untilExit) Close() error             { return nil }
 
 func (c *child) Wait(context.Context) error {
 	<-c.p.exited
-	os.RemoveAll(c.socketDir)
+	os.RemoveAll(c.p.socketDir)
 	return c.p.err
 }
 

@@ -77,6 +77,9 @@ func (r *Runner) signalled(s *stage, signal *stagepb.Signal) {
 		if s.conf.Kind == plugin.KindSink {
 			edge = s.edgeNumber
 		}
+		if edge > 0 && int(edge) <= len(s.below) { // what was replayed into it is lost as well
+			r.breakReplays(s.below[edge-1], "the edge to "+s.below[edge-1].address+" was full")
+		}
 		r.replayFrom(s, edge, string(name))
 	case plugin.SignalGap:
 		r.breakReplays(s, "records were lost on the way to "+s.address)

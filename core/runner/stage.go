@@ -245,14 +245,18 @@ func (s *stage) drainSource(ctx context.Context) error {
 	if p == nil {
 		return nil // it died just now: what is below drains all the same
 	}
-	if _, err := p.Drain(ctx, &stagepb.Empty{}); err != nil {
-		select {
-		case <-p.exited:
-		default:
-			return fmt.Errorf("drain: %s: %w", s.address, err)
-		}
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := p.Drain(call, &stagepb.Empty{})
+	if err == nil {
+		return nil
 	}
-	return nil
+	select {
+	case <-p.exited: // it was gone before its answer
+		return nil
+	case <-call.Done():
+		return fmt.Errorf("drain: %s: %w", s.address, err)
+	}
 }
 
 // awaitExit waits until the stage's process has exited.

@@ -1,0 +1,408 @@
+package runner
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sluice-project/sluice/core/control"
+	"github.com/sluice-project/sluice/core/pipeline"
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/core/plugin/stagepb"
+)
+
+// patience bounds waits for conditions; it is never the thing measured.
+const patience = 30 * time.Second
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// lockedBuffer is a log that tests read while it is written.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+func (l *lockedBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
+
+// stageOf describes a stage of the pipeline "p".
+func stageOf(kind plugin.Kind, typ string, config any, traits *stagepb.Traits) *pipeline.Stage {
+	text, err := json.Marshal(config)
+	if err != nil {
+		panic(err)
+	}
+	if traits == nil {
+		traits = &stagepb.Traits{}
+	}
+	return &pipeline.Stage{Pipeline: "p", Kind: kind, Type: typ, Name: typ, Config: text, Traits: traits}
+}
+
+type object = map[string]any
+
+// usual is source → filter → cache → sink.
+func usual(file string, source object) []*pipeline.Stage {
+	return []*pipeline.Stage{
+		stageOf(plugin.KindSource, "numbers", source, nil),
+		stageOf(plugin.KindFilter, "even", object{}, nil),
+		stageOf(plugin.KindCache, "set", object{}, nil),
+		stageOf(plugin.KindSink, "lines", object{"path": file}, nil),
+	}
+}
+
+// A testRunner is a runner of one pipeline that the test's end drains.
+type testRunner struct {
+	*Runner
+	t   *testing.T
+	log *lockedBuffer
+	end func() error
+}
+
+func run(t *testing.T, stages []*pipeline.Stage) *testRunner {
+	t.Helper()
+	tr := &testRunner{t: t, log: &lockedBuffer{}}
+	r, err := New(Options{
+		Config:  &pipeline.Configuration{Runner: pipeline.Runner{Name: "node"}, Pipelines: []*pipeline.Pipeline{{Name: "p", Stages: stages}}},
+		Plugins: Plugins{Bundled: bundledNames()}, Log: slog.New(slog.NewTextHandler(tr.log, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.Runner = r
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- r.Run(ctx, func() { close(ready) }) }()
+	tr.end = sync.OnceValue(func() error { cancel(); return <-ended })
+	t.Cleanup(func() {
+		if err := tr.end(); err != nil {
+			t.Errorf("run: %v", err)
+		}
+		if t.Failed() {
+			t.Log(tr.log.String())
+		}
+	})
+	select {
+	case <-ready:
+	case err := <-ended:
+		ended <- err
+		t.Fatalf("run: %v", err)
+	}
+	return tr
+}
+
+func (tr *testRunner) stage(i int) *stage { return tr.stages[i] }
+
+func (tr *testRunner) pids() (pids []int) {
+	for _, s := range tr.stages {
+		pids = append(pids, s.status().PID)
+	}
+	return pids
+}
+
+func (tr *testRunner) replayed(i int) bool {
+	p := tr.stage(i).replays
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current == nil && len(p.waiting) == 0 && len(p.last) > 0
+}
+
+func content(t *testing.T, file string) []string {
+	text, err := os.ReadFile(file)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(text))
+}
+
+func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
+
+func TestStartReplaysDownAndDrainLeavesNothing(t *testing.T) {
+	sockets := t.TempDir()
+	t.Setenv("TMPDIR", sockets)
+	before := descriptors(t)
+	file := filepath.Join(t.TempDir(), "out")
+	tr := run(t, usual(file, object{"flows": 10}))
+	eventually(t, "the cache replays into the sink at the start", func() bool { return tr.replayed(2) })
+	want := []string{"begin", "0", "2", "4", "6", "8", "end"}
+	got := content(t, file)
+	slices.Sort(got[1 : len(got)-1])
+	if !slices.Equal(got, want) {
+		t.Errorf("sink got %v, want %v", got, want)
+	}
+	pids := tr.pids()
+	if err := tr.end(); err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range pids {
+		if alive(pid) {
+			t.Errorf("process %d is left", pid)
+		}
+	}
+	eventually(t, "descriptors are closed", func() bool { return descriptors(t) <= before })
+	left, err := os.ReadDir(sockets)
+	if err != nil || len(left) > 0 {
+		t.Errorf("socket folders are left: %v, %v", left, err)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func TestDeadStageIsStartedAgainAloneAndReplayedInto(t *testing.T) {
+	for i, name := range []string{"source", "filter", "cache", "sink"} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "out")
+			tr := run(t, usual(file, object{"flows": 10, "busy": true}))
+			eventually(t, "start replays", func() bool { return tr.replayed(2) })
+			before := tr.pids()
+			if err := syscall.Kill(before[i], syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it runs again", func() bool {
+				s := tr.stage(i).status()
+				return s.Restarts == 1 && s.State == stateRunning
+			})
+			replayer := map[string]int{"source": 0, "filter": 0, "cache": 2, "sink": 2}[name]
+			eventually(t, "a replay repairs what was lost", func() bool {
+				p := tr.stage(replayer).replays
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				return len(p.last) > 1 && p.last[len(p.last)-1].err == nil
+			})
+			for k, pid := range tr.pids() {
+				if k != i && pid != before[k] {
+					t.Errorf("stage %d was started again too", k)
+				}
+			}
+		})
+	}
+}
+
+func TestStoppedStageIsKilledAndStartedAgain(t *testing.T) {
+	tr := run(t, usual(filepath.Join(t.TempDir(), "out"), object{"flows": 10, "busy": true}))
+	eventually(t, "start replays", func() bool { return tr.replayed(2) })
+	pid := tr.pids()[1]
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := tr.Status(ctx); err != nil {
+		t.Errorf("status while a stage hangs: %v", err)
+	}
+	eventually(t, "the stage runs again", func() bool {
+		s := tr.stage(1).status()
+		return s.Restarts == 1 && s.State == stateRunning
+	})
+	if alive(pid) {
+		t.Error("the stopped process lives")
+	}
+}
+
+func TestStoppedStageDoesNotHangTheEnd(t *testing.T) {
+	tr := run(t, usual(filepath.Join(t.TempDir(), "out"), object{"flows": 10}))
+	pid := tr.pids()[3]
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	err := tr.end()
+	if err == nil || !strings.Contains(err.Error(), "p.sink.lines") {
+		t.Errorf("run returned %v, want the name of the stage that had to be killed", err)
+	}
+	eventually(t, "nothing is left", func() bool { return !alive(pid) })
+	tr.end = func() error { return nil }
+}
+
+func TestNastyPluginsHarmNobody(t *testing.T) {
+	for _, does := range []string{"panic-log", "flood", "stdout"} {
+		t.Run(does, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "out")
+			stages := usual(file, object{"flows": 4})
+			stages[1] = stageOf(plugin.KindFilter, "nasty", object{"does": does}, nil)
+			tr := run(t, stages)
+			eventually(t, "flows reach the sink", func() bool { return len(content(t, file)) == 6 })
+			if strings.Contains(tr.log.String(), "\x1b") {
+				t.Error("control characters in the log")
+			}
+			if len(tr.log.String()) > 100<<20 {
+				t.Error("the flood is in the log")
+			}
+			if tr.stage(1).status().Restarts != 0 {
+				t.Error("it was started again")
+			}
+		})
+	}
+}
+
+func TestStartErrorsSayWhatAndWhere(t *testing.T) {
+	stages := usual("/nonexistent/out", object{})
+	failing := slices.Clone(stages)
+	failing[1] = stageOf(plugin.KindFilter, "nasty", object{"does": "fail"}, nil)
+	failing[3] = stageOf(plugin.KindSink, "lines", object{"path": filepath.Join(t.TempDir(), "out")}, nil)
+	unknown := slices.Clone(failing)
+	unknown[1] = stageOf(plugin.KindFilter, "none", object{}, nil)
+	for want, stages := range map[string][]*pipeline.Stage{
+		"p.sink.lines: open: open /nonexistent/out":                  stages,
+		"p.filter.nasty: open: the moon is in the wrong phase":       failing,
+		"unknown plugin: no bundled plugin filter-none, and no exec": unknown,
+	} {
+		r, err := New(Options{
+			Config:  &pipeline.Configuration{Pipelines: []*pipeline.Pipeline{{Name: "p", Stages: stages}}},
+			Plugins: Plugins{Bundled: bundledNames()},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Run(t.Context(), nil); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("run returned %v, want %q", err, want)
+		}
+	}
+}
+
+// A fan-out: a sink that does not read must not hold up the other, and gets a
+// replay of its own once it reads again.
+func TestFullEdgeOfFanOutIsReplayedAlone(t *testing.T) {
+	dir := t.TempDir()
+	stages := usual(filepath.Join(dir, "slow"), object{"flows": 100, "busy": true})
+	second := stageOf(plugin.KindSink, "lines", object{"path": filepath.Join(dir, "fast")}, nil)
+	second.Name = "fast"
+	stages = append([]*pipeline.Stage{stages[0]}, stages[3], second) // source to both
+	tr := run(t, stages)
+	slow := tr.stage(1)
+	if err := syscall.Kill(slow.status().PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the slow sink is started again", func() bool { return slow.status().Restarts > 0 })
+	eventually(t, "the replay into it ends", func() bool {
+		p := tr.stage(0).replays
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return slices.ContainsFunc(p.last, func(r *replay) bool { return r.edge == slow.edgeNumber && r.err == nil })
+	})
+	if got := content(t, filepath.Join(dir, "fast")); !slices.Contains(got, "99") {
+		t.Error("the fast sink was held up")
+	}
+}
+
+func TestHoldCacheReplaysToCommitAlone(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "out")
+	stages := usual(file, object{"flows": 4})
+	stages[2] = stageOf(plugin.KindCache, "set", object{"hold": true}, &stagepb.Traits{Hold: true, Commands: []string{"flush"}})
+	tr := run(t, stages)
+	eventually(t, "the source replays", func() bool { return tr.replayed(0) })
+	// Nothing that happens to a stage makes the hold cache replay.
+	for _, i := range []int{1, 3} {
+		if err := syscall.Kill(tr.pids()[i], syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it runs again", func() bool { return tr.stage(i).status().Restarts == 1 && tr.stage(i).status().State == stateRunning })
+	}
+	eventually(t, "the source replays again", func() bool { return tr.replayed(0) })
+	if got := content(t, file); len(got) != 0 {
+		t.Fatalf("the sink got %v before any commit", got)
+	}
+	var names []string
+	report := func(s control.Step) { names = append(names, s.Name) }
+	if err := tr.Do(t.Context(), control.Request{Command: "role", Targets: []string{"primary"}}, report); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"settle", "commit", "flush", "claim"}; !slices.Equal(names, want) {
+		t.Errorf("steps %v, want %v", names, want)
+	}
+	if got := content(t, file); len(got) != 4 { // begin, 0, 2, end
+		t.Errorf("the sink got %v", got)
+	}
+}
+
+func TestCommandsNameWhatThereIs(t *testing.T) {
+	tr := run(t, usual(filepath.Join(t.TempDir(), "out"), object{"flows": 4}))
+	for want, q := range map[string]control.Request{
+		`no pipeline or stage "x": pipelines are [p]`:              {Command: "resync", Targets: []string{"x"}},
+		"no stage of the configuration is a cache with hold":       {Command: "commit"},
+		"name a cache, a pipeline, kernel, or --all; caches are [": {Command: "flush"},
+		"name one: primary, backup or fault":                       {Command: "role"},
+		`unknown command "x"`:                                      {Command: "x"},
+	} {
+		err := tr.Do(t.Context(), q, func(control.Step) {})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %q", q, err, want)
+		}
+	}
+	if err := tr.Do(t.Context(), control.Request{Command: "resync"}, func(control.Step) {}); err != nil {
+		t.Error(err)
+	}
+	var out bytes.Buffer
+	if err := tr.Dump(t.Context(), control.DumpRequest{Target: "p"}, &out); err != nil || len(strings.Fields(out.String())) != 2 {
+		t.Errorf("dump: %q, %v", out.String(), err)
+	}
+}
+
+// runUntilKilled is the main function of a process that the next test kills.
+func runUntilKilled() {
+	r, err := New(Options{
+		Config:  &pipeline.Configuration{Pipelines: []*pipeline.Pipeline{{Name: "p", Stages: usual(os.Args[2], object{"busy": true})}}},
+		Plugins: Plugins{Bundled: bundledNames()},
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return
+	}
+	err = r.Run(context.Background(), func() {
+		for _, s := range r.stages {
+			fmt.Print(s.status().PID, " ")
+		}
+		fmt.Println()
+	})
+	fmt.Fprintln(os.Stderr, err)
+}
+
+func TestKilledRunnerTakesItsPluginsWithIt(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe", "run-until-killed", filepath.Join(t.TempDir(), "out"))
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pids [4]int
+	if _, err := fmt.Fscan(stdout, &pids[0], &pids[1], &pids[2], &pids[3]); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pids[2], syscall.SIGSTOP); err != nil { // also one that hangs
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	for _, pid := range pids {
+		eventually(t, fmt.Sprintf("process %d ends", pid), func() bool { return !alive(pid) })
+	}
+}
