@@ -14,6 +14,9 @@ const (
 	headSize   = 112 // a record's head, before the tail
 	markSize   = 16  // a record of kind SyncBegin or SyncEnd
 
+	// HeadSize is where the tail of a flow's record begins.
+	HeadSize = headSize
+
 	// MaxTail is the longest tail that a record can carry.
 	MaxTail = MaxBatch - headerSize - headSize
 

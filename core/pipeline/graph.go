@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -9,34 +10,48 @@ import (
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
 )
 
+// ErrUnknownPlugin is wrapped by a Catalog's error about a plugin that there is
+// not.
+var ErrUnknownPlugin = errors.New("unknown plugin")
+
 // A Configuration is everything that an administrator's files say, checked.
 type Configuration struct {
 	Runner    Runner
 	Pipelines []*Pipeline
 }
 
-// Runner is the runner block.
+// Pipeline returns the pipeline of that name, or nil.
+func (c *Configuration) Pipeline(name string) *Pipeline {
+	for _, p := range c.Pipelines {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// Runner is the runner block. DefaultRunner has the defaults.
 type Runner struct {
-	Name       string
-	PluginPath []string
-	LockFile   string
-	Control    Control
-	Log        Log
+	Name       string   `hcl:"name,optional" doc:"The node's name, in logs, status and the names of its peers' statistics. Default: the host's name."`
+	PluginPath []string `hcl:"plugin_path,optional" doc:"Absolute directories where plugins that are not bundled are looked for, as executables named sluice-<kind>-<type>."`
+	LockFile   string   `hcl:"lock_file,optional" doc:"The file whose lock keeps a second runner of this configuration from starting."`
+	Control    Control  `hcl:"control,block" doc:"The administrator's socket."`
+	Log        Log      `hcl:"log,block" doc:"Where the log goes, and how."`
 }
 
 // Control is the administrator's socket.
 type Control struct {
-	Path    string
-	Group   string
-	Backlog int
+	Path    string `hcl:"path,optional" doc:"Path of the Unix socket, at most 107 bytes."`
+	Group   string `hcl:"group,optional" doc:"The group that may use the socket beside root. Default: none."`
+	Backlog int    `hcl:"backlog,optional" doc:"Connections that may wait to be accepted."`
 }
 
 // Log says where the runner's log goes, and how.
 type Log struct {
-	Level  string // debug, info, warn or error
-	Format string // text or json
-	File   string // "" for standard error
-	Syslog string // a facility, or ""
+	Level  string `hcl:"level,optional" doc:"The least severe lines to write: debug, info, warn or error."`
+	Format string `hcl:"format,optional" doc:"text or json."`
+	File   string `hcl:"file,optional" doc:"Path of a file to append to. Default: standard error."`
+	Syslog string `hcl:"syslog,optional" doc:"Syslog facility to log to as well, as in daemon or local0. Default: none."`
 }
 
 // A Pipeline is a source, then filters and caches, then one sink or more.
@@ -52,7 +67,7 @@ type Stage struct {
 	Kind     plugin.Kind
 	Type     string // the plugin's
 	Name     string // its own, or Type
-	Config   []byte // its block as a JSON object
+	Config   []byte // its block as a JSON object: keys sorted, absent members left out
 	Traits   *stagepb.Traits
 	Range    hcl.Range // the block's header
 }

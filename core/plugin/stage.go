@@ -33,7 +33,7 @@ func (s *stage) run(ctx context.Context) error {
 	case Source:
 		return p.Run(ctx, s.out)
 	case Filter:
-		f := filterLoop{filter: p, out: s.out, dropped: map[replayKey]uint64{}}
+		f := filterLoop{filter: p, out: s.out, dropped: map[uint64]dropCount{}}
 		return s.loop(f.apply)
 	case Cache:
 		return s.loop(func(b *flow.Batch) error { return p.Apply(b, s.out) })
@@ -136,12 +136,14 @@ type filterLoop struct {
 	out     *Output
 	event   flow.Event
 	builder flow.Builder
-	dropped map[replayKey]uint64
+	dropped map[uint64]dropCount // by replay id
 }
 
-type replayKey struct {
+// A dropCount counts what was dropped of a replay that owner began. (Records of
+// a cache's replay have the owners of their flows, its marks have none.)
+type dropCount struct {
 	owner netip.Addr
-	id    uint64
+	n     uint64
 }
 
 func (l *filterLoop) apply(b *flow.Batch) error {
@@ -153,7 +155,9 @@ func (l *filterLoop) apply(b *flow.Batch) error {
 			switch l.filter.Filter(&l.event) {
 			case Drop:
 				if b.Replay != 0 {
-					l.dropped[replayKey{b.Owner, b.Replay}]++
+					d := l.dropped[b.Replay]
+					d.n++
+					l.dropped[b.Replay] = d
 				}
 				continue
 			case Pass:
@@ -189,16 +193,16 @@ func (l *filterLoop) add(b *flow.Batch, r flow.Record) error {
 
 // mark keeps the counts of dropped records in step with the marks.
 func (l *filterLoop) mark(b *flow.Batch) {
-	key := replayKey{b.Owner, b.Replay}
 	switch l.event.Kind {
 	case flow.SyncBegin: // cancels this owner's replay before it
-		for k := range l.dropped {
-			if k.owner == b.Owner {
-				delete(l.dropped, k)
+		for id, d := range l.dropped {
+			if d.owner == b.Owner {
+				delete(l.dropped, id)
 			}
 		}
+		l.dropped[b.Replay] = dropCount{owner: b.Owner}
 	case flow.SyncEnd:
-		l.event.Sync.Count -= min(l.dropped[key], l.event.Sync.Count)
-		delete(l.dropped, key)
+		l.event.Sync.Count -= min(l.dropped[b.Replay].n, l.event.Sync.Count)
+		delete(l.dropped, b.Replay)
 	}
 }

@@ -363,7 +363,7 @@ func BenchmarkFilterLoop(b *testing.B) {
 	}
 	defer unix.Close(write)
 	defer unix.Close(read)
-	l := filterLoop{filter: evenFilter{}, out: newOutput([]uint32{uint32(write)}, 1, testHost()), dropped: map[replayKey]uint64{}}
+	l := filterLoop{filter: evenFilter{}, out: newOutput([]uint32{uint32(write)}, 1, testHost()), dropped: map[uint64]dropCount{}}
 	batch := &flow.Builder{}
 	batch.Reset(flow.Header{})
 	for n := range uint32(100) {

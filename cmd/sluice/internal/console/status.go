@@ -1,0 +1,144 @@
+package console
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/sluice-project/sluice/core/control"
+)
+
+// maxStage is the widest a stage's name is shown, in columns.
+const maxStage = 30
+
+// Options say how to show a status.
+type Options struct {
+	Now     time.Time
+	Color   bool
+	Verbose bool // with the stages' own statistics
+}
+
+// Status writes a node's status for people.
+func Status(out io.Writer, st *control.Status, o Options) error {
+	s := &screen{out: out, color: o.Color}
+	s.head(st, o.Now)
+	for _, p := range st.Pipelines {
+		s.printf("\n%s\n", s.paint("pipeline "+cut(p.Name, 60), bold))
+		s.pipeline(p, o)
+	}
+	if len(st.Signals) > 0 {
+		s.printf("\n%s\n", s.paint("signals", bold))
+		s.signals(st.Signals, o.Now)
+	}
+	if len(st.Replays) > 0 {
+		s.printf("\n%s\n", s.paint("replays", bold))
+		s.replays(st.Replays, o.Now)
+	}
+	return s.err
+}
+
+func (s *screen) head(st *control.Status, now time.Time) {
+	role := st.Role
+	if role == "" {
+		role = "none given"
+	}
+	if st.Purge != nil {
+		role += ", purge in " + Age(st.Purge.Sub(now))
+	}
+	node := cut(st.Node, 40)
+	rest := fmt.Sprintf(" · role %s · up %s · pid %d · sluice %s", role, Age(now.Sub(st.Started)), st.PID, st.Version)
+	s.printf("node %s%s\n", s.paint(node, bold), cut(rest, Width-len("node ")-utf8.RuneCountInString(node)))
+}
+
+// styles of the states of stages and replays.
+var styles = map[string]style{
+	"running": green, "done": green, "starting": yellow, "waiting": yellow, "failed": red,
+}
+
+func (s *screen) pipeline(p control.PipelineStatus, o Options) {
+	t := &table{
+		titles: []string{"STAGE", "STATE", "PID", "SINCE", "RESTARTS", "IN", "OUT", "LOST", "QUEUE", "CPU", "MEMORY"},
+		right:  map[int]bool{2: true, 3: true, 4: true, 5: true, 6: true, 7: true, 8: true, 9: true, 10: true},
+	}
+	for _, stage := range p.Stages {
+		t.add(stageRow(stage, p.Name, o.Now)...)
+		if stage.LastError != "" {
+			t.add(cell{"    last error: " + stage.LastError, red})
+		}
+		if o.Verbose {
+			statistics(t, stage.Statistics)
+		}
+	}
+	s.table(t)
+}
+
+func stageRow(stage control.StageStatus, pipeline string, now time.Time) []cell {
+	name := strings.TrimPrefix(stage.Address, pipeline+".")
+	row := cells(cut(name, maxStage), stage.State, "-", Age(now.Sub(stage.Since)), Count(stage.Restarts),
+		Count(stage.EventsIn), Count(stage.EventsOut), Count(stage.Lost), Bytes(stage.QueueBytes),
+		seconds(stage.CPUSeconds), Bytes(stage.MemoryBytes))
+	row[1].style = styles[stage.State]
+	if stage.PID != 0 {
+		row[2].text = strconv.Itoa(stage.PID)
+	}
+	switch stage.Kind { // a source takes nothing in, a sink lets nothing out
+	case "source":
+		row[5].text, row[8].text = "-", "-"
+	case "sink":
+		row[6].text = "-"
+	}
+	if stage.Restarts > 0 {
+		row[4].style = yellow
+	}
+	if stage.Lost > 0 {
+		row[7].style = red
+	}
+	return row
+}
+
+// statistics adds a line for each number of a stage's own.
+func statistics(t *table, all []control.Statistic) {
+	width := 0
+	for _, one := range all {
+		width = max(width, len(statisticName(one)))
+	}
+	for _, one := range all {
+		st := plain
+		if one.Type == "loss" && one.Value > 0 {
+			st = red
+		}
+		t.add(cell{fmt.Sprintf("    %-*s  %14d  %s", width, statisticName(one), one.Value, one.Help), st})
+	}
+}
+
+func statisticName(s control.Statistic) string {
+	if s.Peer == "" {
+		return s.Name
+	}
+	return s.Name + " (" + s.Peer + ")"
+}
+
+func (s *screen) signals(all []control.SignalStatus, now time.Time) {
+	t := &table{titles: []string{"STAGE", "SIGNAL", "TIMES", "LAST", "DETAIL"}, right: map[int]bool{2: true}}
+	for _, one := range all {
+		t.add(cells(cut(one.Stage, maxStage), one.Name, Count(one.Times), Age(now.Sub(one.Last))+" ago", one.Detail)...)
+	}
+	s.table(t)
+}
+
+func (s *screen) replays(all []control.ReplayStatus, now time.Time) {
+	t := &table{titles: []string{"STAGE", "REASON", "STATE", "STARTED", "TOOK", "RESULT"}, right: map[int]bool{4: true}}
+	for _, one := range all {
+		row := cells(cut(one.Stage, maxStage), cut(one.Reason, maxStage), one.State, Age(now.Sub(one.Started))+" ago",
+			Elapsed(one.Elapsed), Counts(one.Counts))
+		row[2].style = styles[one.State]
+		if one.Error != "" {
+			row[5] = cell{one.Error, red}
+		}
+		t.add(row...)
+	}
+	s.table(t)
+}

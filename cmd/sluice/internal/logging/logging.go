@@ -1,0 +1,117 @@
+// Package logging makes the runner's log from the log block of a
+// configuration: text or JSON, to standard error, a file or syslog.
+//
+// The runner and its stages write to one slog.Logger; this package decides
+// where lines go and nothing else. A file is opened again when Reopen is
+// called, so that logrotate can move it away.
+package logging
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/sluice-project/sluice/core/pipeline"
+)
+
+// A Log is a logger and what it holds open.
+type Log struct {
+	*slog.Logger
+	Level slog.Level
+	file  *file // nil if there is none
+	close []io.Closer
+}
+
+// Open makes the log that c describes. Lines go to the file, or to stderr if
+// none is named, and to syslog as well if a facility is.
+func Open(c pipeline.Log, stderr io.Writer) (*Log, error) {
+	l := &Log{}
+	if c.Level != "" {
+		if err := l.Level.UnmarshalText([]byte(c.Level)); err != nil {
+			return nil, fmt.Errorf("log: level: %w", err)
+		}
+	}
+	if c.File != "" {
+		f, err := openFile(c.File)
+		if err != nil {
+			return nil, fmt.Errorf("log: %w", err)
+		}
+		l.file, l.close, stderr = f, append(l.close, f), f
+	}
+	handlers := []slog.Handler{handler(c.Format, stderr, l.Level)}
+	if c.Syslog != "" {
+		h, closer, err := newSyslog(c.Syslog, c.Format, l.Level)
+		if err != nil {
+			l.Close()
+			return nil, fmt.Errorf("log: syslog: %w", err)
+		}
+		handlers, l.close = append(handlers, h), append(l.close, closer)
+	}
+	l.Logger = slog.New(slog.NewMultiHandler(handlers...))
+	return l, nil
+}
+
+// handler writes lines of the format "text" or "json".
+func handler(format string, out io.Writer, level slog.Level) slog.Handler {
+	o := &slog.HandlerOptions{Level: level}
+	if format == "json" {
+		return slog.NewJSONHandler(out, o)
+	}
+	return slog.NewTextHandler(out, o)
+}
+
+// Reopen opens the log's file by its name again, if it has one. After an error
+// lines go on to the old one.
+func (l *Log) Reopen() error {
+	if l.file == nil {
+		return nil
+	}
+	return l.file.reopen()
+}
+
+// Close closes what Open opened.
+func (l *Log) Close() {
+	for _, c := range l.close {
+		c.Close()
+	}
+}
+
+// A file is a log file that can be opened again while others write to it.
+type file struct {
+	path string
+	mu   sync.Mutex
+	f    *os.File
+}
+
+func openFile(path string) (*file, error) {
+	l := &file{path: path}
+	return l, l.reopen()
+}
+
+func (l *file) reopen() error {
+	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.f != nil {
+		l.f.Close()
+	}
+	l.f = f
+	return nil
+}
+
+func (l *file) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.f.Write(p)
+}
+
+func (l *file) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.f.Close()
+}

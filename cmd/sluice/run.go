@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-project/sluice/cmd/sluice/internal/lockfile"
+	"github.com/sluice-project/sluice/cmd/sluice/internal/logging"
+	"github.com/sluice-project/sluice/core/control"
+	"github.com/sluice-project/sluice/core/pipeline"
+	"github.com/sluice-project/sluice/core/runner"
+)
+
+const runName = "run"
+
+func (a *app) run() *cobra.Command {
+	var c configuration
+	cmd := &cobra.Command{
+		Use:   runName + " -f FILE|DIR",
+		Short: "Run pipelines in the foreground",
+		Long: `Run pipelines in the foreground until they are told to end.
+
+Signals: TERM and INT drain the pipelines and end the runner, a second one ends it at once; USR1 opens the log file
+again. Started by systemd (Type=notify) it reports when it is ready.`,
+		Example: `  sluice run -f /etc/sluice`,
+		Args:    takes(0, 0, ""),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.check(); err != nil {
+				return err
+			}
+			return a.runPipelines(cmd.Context(), c)
+		},
+	}
+	c.addFlags(cmd)
+	return cmd
+}
+
+// runPipelines loads, locks, listens and runs, and undoes that in reverse.
+func (a *app) runPipelines(ctx context.Context, c configuration) error {
+	conf, err := a.loadToRun(ctx, c)
+	if err != nil {
+		return err
+	}
+	if conf.Runner.LockFile != "" {
+		lock, err := lockfile.Acquire(conf.Runner.LockFile)
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
+	}
+	log, err := logging.Open(conf.Runner.Log, a.stderr)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	socket := conf.Runner.Control
+	listener, err := control.Listen(control.Socket{Path: socket.Path, Group: socket.Group, Backlog: socket.Backlog})
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	r, err := runner.New(runner.Options{
+		Config: conf, Plugins: pluginsOf(conf.Runner), Version: thisBuild().Version, Log: log.Logger, Level: log.Level,
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("runner starts", "node", conf.Runner.Name, "version", thisBuild().Version, "pid", os.Getpid(), "socket", socket.Path)
+	err = serveAndRun(ctx, r, listener, log)
+	if err != nil {
+		log.Error("runner ended", "error", err)
+	}
+	return err
+}
+
+// loadToRun loads a configuration and shows what is wrong with it.
+func (a *app) loadToRun(ctx context.Context, c configuration) (*pipeline.Configuration, error) {
+	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	conf, files, diags := c.load(ctx, log)
+	if err := pipeline.WriteText(a.stderr, files, diags); err != nil {
+		return nil, err
+	}
+	if conf == nil {
+		return nil, invalid(pipeline.Judge(files, diags))
+	}
+	return conf, nil
+}
+
+// answerGrace is how long the last requests have to end after the pipelines.
+const answerGrace = 2 * time.Second
+
+// serveAndRun runs until ctx ends, a signal says so, or the runner does.
+func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, log *logging.Log) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer watchSignals(stop, listener, log)()
+	server := control.NewServer(r, log.Logger)
+	go func() {
+		if err := server.Serve(listener); err != nil {
+			stop(err)
+		}
+	}()
+	go func() {
+		<-ctx.Done()
+		notify(log, daemon.SdNotifyStopping)
+	}()
+	err := r.Run(ctx, func() { notify(log, daemon.SdNotifyReady) })
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	grace, cancel := context.WithTimeout(context.Background(), answerGrace)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		log.Warn("control requests cut off", "error", err)
+	}
+	return err
+}
+
+// notify tells systemd, if it started us.
+func notify(log *logging.Log, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("systemd not notified", "state", state, "error", err)
+	}
+}
+
+// watchSignals acts on signals until the function that it returns is called.
+func watchSignals(stop context.CancelCauseFunc, listener net.Listener, log *logging.Log) (end func()) {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
+	go func() {
+		stopping := false
+		for s := range signals {
+			switch s {
+			case unix.SIGUSR1:
+				reopen(log)
+			case unix.SIGHUP:
+				log.Warn("HUP ignored: this version can't load another configuration while it runs; restart it")
+			default:
+				if stopping {
+					log.Warn("ends without draining", "signal", s)
+					listener.Close()    // removes the socket
+					os.Exit(exitFailed) // the kernel ends the stages
+				}
+				stopping = true
+				log.Info("drains", "signal", s)
+				stop(nil)
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+	}
+}
+
+func reopen(log *logging.Log) {
+	if err := log.Reopen(); err != nil {
+		log.Error("log not opened again", "error", fmt.Errorf("log: %w", err))
+		return
+	}
+	log.Info("log opened again")
+}

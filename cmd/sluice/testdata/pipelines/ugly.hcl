@@ -1,0 +1,8 @@
+pipeline "local" {
+    source   "netlink" {}
+
+
+  sink "kernel" {
+  scope="local"
+  }
+}

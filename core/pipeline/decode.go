@@ -1,0 +1,76 @@
+package pipeline
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hcldec"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/sluice-project/sluice/core/plugin/stagepb"
+)
+
+// A decoded block: its value as JSON, and whether that is all of it.
+type decoded struct {
+	json     []byte
+	complete bool // nothing was wrong, and nothing unknown left out
+}
+
+// decode evaluates a block by its specification. body is written in the file
+// of whole, which has the attributes that were taken out of body before, too.
+func (s *scope) decode(body hcl.Body, header hcl.Range, spec hcldec.Spec) (decoded, hcl.Diagnostics) {
+	diags := s.declare(hcldec.Variables(body, spec))
+	value, more := hcldec.Decode(body, spec, s.context(header.Filename))
+	diags = append(diags, more...)
+	value, _ = value.UnmarkDeep()
+	text, err := encode(value)
+	if err != nil {
+		diags = append(diags, failure("Unusable value", "The block can't be written as JSON: "+err.Error()+".", &header))
+	}
+	return decoded{text, !diags.HasErrors() && value.IsWhollyKnown()}, diags
+}
+
+// point turns what a plugin found wrong into diagnostics about the text. Of a
+// block that is not complete only those count that point at a value that is
+// written there: the others may come from what is missing.
+func (s *scope) point(found []*stagepb.Diagnostic, body hcl.Body, header hcl.Range, complete bool) (diags hcl.Diagnostics) {
+	for _, one := range found {
+		at := locate(body, header, one.Path)
+		if !complete && (at.expr == nil || !s.known(at.expr)) {
+			continue
+		}
+		d := failure(one.Summary, one.Detail, &at.subject)
+		if at.expr != nil {
+			if s.secret(at.expr) {
+				d.Detail = "The value is not shown, since it is sensitive."
+			}
+			d.Expression, d.EvalContext = at.expr, s.context(header.Filename)
+		}
+		diags = append(diags, d)
+	}
+	return diags
+}
+
+func (s *scope) known(e hcl.Expression) bool {
+	value, diags := e.Value(s.context(e.Range().Filename))
+	return !diags.HasErrors() && value.IsWhollyKnown()
+}
+
+func (s *scope) secret(e hcl.Expression) bool {
+	value, _ := e.Value(s.context(e.Range().Filename))
+	return value.ContainsMarked()
+}
+
+// text evaluates an expression that must be a string.
+func (s *scope) text(e hcl.Expression, what string) (string, hcl.Diagnostics) {
+	value, diags := s.evaluate(e)
+	if diags.HasErrors() || !value.IsKnown() {
+		return "", diags
+	}
+	value, _ = value.Unmark()
+	if value.Type() != cty.String || value.IsNull() {
+		r := e.Range()
+		return "", append(diags, failure("Wrong type", fmt.Sprintf("The %s must be a string.", what), &r))
+	}
+	return value.AsString(), diags
+}

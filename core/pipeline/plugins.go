@@ -1,0 +1,42 @@
+package pipeline
+
+import (
+	"context"
+
+	"github.com/hashicorp/hcl/v2/hcldec"
+
+	"github.com/sluice-project/sluice/core/plugin"
+)
+
+// plugins is a Catalog that asks each plugin for its description once.
+type plugins struct {
+	Catalog
+	ctx       context.Context
+	path      []string
+	described map[string]*description
+}
+
+type description struct {
+	spec hcldec.Spec
+	err  error
+}
+
+func newPlugins(ctx context.Context, c Catalog, path []string) *plugins {
+	return &plugins{Catalog: c, ctx: ctx, path: path, described: map[string]*description{}}
+}
+
+// spec returns what the blocks of a plugin are decoded by.
+func (p *plugins) spec(kind plugin.Kind, typ string) (hcldec.Spec, error) {
+	key := string(kind) + "-" + typ
+	if p.described[key] == nil {
+		d := &description{}
+		reply, err := p.Describe(p.ctx, kind, typ)
+		if err != nil {
+			d.err = err
+		} else {
+			d.spec, d.err = specOf(reply.Schema)
+		}
+		p.described[key] = d
+	}
+	return p.described[key].spec, p.described[key].err
+}

@@ -1,0 +1,122 @@
+package pipeline
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/core/plugin/stagepb"
+)
+
+// DefaultRunner returns the runner that a configuration without a runner block
+// has.
+func DefaultRunner() Runner {
+	name, err := os.Hostname()
+	if err != nil {
+		name = "localhost"
+	}
+	return Runner{
+		Name:       name,
+		PluginPath: []string{"/usr/lib/sluice/plugins"},
+		LockFile:   "/run/sluice/sluice.lock",
+		Control:    Control{Path: "/run/sluice/control.sock", Backlog: 20},
+		Log:        Log{Level: "info", Format: "text"},
+	}
+}
+
+// runnerDefinition lets the runner block be described, decoded and checked by
+// the same code as a stage.
+var runnerDefinition = plugin.Definition{Type: "runner", Config: func() any { r := DefaultRunner(); return &r }}
+
+// RunnerSchema returns what the runner block may hold, with the defaults of
+// DefaultRunner.
+func RunnerSchema() *stagepb.Schema {
+	defaults := DefaultRunner()
+	defaults.Name = "" // this host's name is no one else's default
+	schema := schemaOf(&defaults)
+	for _, b := range schema.Blocks {
+		switch b.Name {
+		case "control":
+			b.Schema = schemaOf(&defaults.Control)
+		case "log":
+			b.Schema = schemaOf(&defaults.Log)
+		}
+	}
+	return schema
+}
+
+func schemaOf(config any) *stagepb.Schema {
+	return plugin.Describe(plugin.Definition{Config: func() any { return config }}).Schema
+}
+
+// loadRunner decodes the runner block, if there is one.
+func (l *loader) loadRunner(blocks hcl.Blocks) Runner {
+	if len(blocks) == 0 {
+		return DefaultRunner()
+	}
+	for _, b := range blocks[1:] {
+		l.add(hcl.Diagnostics{failure("Duplicate runner block",
+			fmt.Sprintf("There is a runner block already, at %s.", blocks[0].DefRange), &b.DefRange)})
+	}
+	b := blocks[0]
+	spec, err := specOf(RunnerSchema())
+	if err != nil {
+		panic(err) // our own schema
+	}
+	block, diags := l.scope.decode(b.Body, b.DefRange, spec)
+	l.add(diags)
+	config, reply := plugin.Configure(runnerDefinition, block.json)
+	diags = l.scope.point(reply.Diagnostics, b.Body, b.DefRange, block.complete)
+	l.add(diags)
+	if !block.complete || diags.HasErrors() {
+		return DefaultRunner()
+	}
+	return *config.(*Runner)
+}
+
+var (
+	logLevels  = []string{"debug", "info", "warn", "error"}
+	logFormats = []string{"text", "json"}
+	facilities = []string{"", "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron",
+		"authpriv", "ftp", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"}
+)
+
+// maxSocketPath is what fits into struct sockaddr_un beside the final zero.
+const maxSocketPath = 107
+
+// Validate implements plugin.Validator.
+func (r *Runner) Validate() (d plugin.Diagnostics) {
+	if r.Name == "" || strings.ContainsFunc(r.Name, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
+		d.Add(plugin.Path("name"), "Invalid name", "A node's name is one word, like a host's.")
+	}
+	for i, dir := range r.PluginPath {
+		if !filepath.IsAbs(dir) {
+			d.Add(plugin.Path("plugin_path", i), "Relative path", "The directory %q must be absolute: the runner executes "+
+				"what is in it, and must not depend on where it was started. abspath(%q) is a path beside this file.", dir, dir)
+		}
+	}
+	if len(r.Control.Path) > maxSocketPath || r.Control.Path == "" {
+		d.Add(plugin.Path("control", "path"), "Invalid path", "The path of a Unix socket has 1 to %d bytes; this one has %d.",
+			maxSocketPath, len(r.Control.Path))
+	}
+	if r.Control.Backlog < 1 {
+		d.Add(plugin.Path("control", "backlog"), "Number out of range", "The backlog must be at least 1.")
+	}
+	oneOf(&d, plugin.Path("log", "level"), "log level", r.Log.Level, logLevels)
+	oneOf(&d, plugin.Path("log", "format"), "log format", r.Log.Format, logFormats)
+	oneOf(&d, plugin.Path("log", "syslog"), "syslog facility", r.Log.Syslog, facilities)
+	return d
+}
+
+func oneOf(d *plugin.Diagnostics, path []any, what, given string, known []string) {
+	if !slices.Contains(known, given) {
+		named := slices.DeleteFunc(slices.Clone(known), func(s string) bool { return s == "" })
+		d.Add(path, "Unknown "+what, "There is no %s %q.%s", what, given,
+			didYouMean(given, named, " Write one of "+list(named)+"."))
+	}
+}

@@ -1,0 +1,5 @@
+pipeline "local" {
+  source "netlink" {
+    buffer_size =
+  }
+  sink "log" {

@@ -1,0 +1,27 @@
+// Package bundled lists the plugins that come with sluice. A new plugin is one
+// line here: the binary, the documentation's reference and the tests of every
+// example know it from then on.
+//
+// Core packages must not import it, nor any plugin: they meet plugins through
+// the control protocol alone.
+package bundled
+
+import (
+	"github.com/sluice-project/sluice/core/plugin"
+	cachememory "github.com/sluice-project/sluice/plugins/cache-memory"
+	filterbasic "github.com/sluice-project/sluice/plugins/filter-basic"
+	sinkkernel "github.com/sluice-project/sluice/plugins/sink-kernel"
+	sinkmulticast "github.com/sluice-project/sluice/plugins/sink-multicast"
+	sourcemulticast "github.com/sluice-project/sluice/plugins/source-multicast"
+	sourcenetlink "github.com/sluice-project/sluice/plugins/source-netlink"
+)
+
+// Definitions are the bundled plugins: sources, filters, caches, sinks.
+var Definitions = []plugin.Definition{
+	sourcenetlink.Definition,
+	sourcemulticast.Definition,
+	filterbasic.Definition,
+	cachememory.Definition,
+	sinkmulticast.Definition,
+	sinkkernel.Definition,
+}

@@ -1,0 +1,286 @@
+package ctnl
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-project/sluice/core/flow"
+)
+
+// A request is one flow on its way into the table. The steps follow from the
+// kernel's answers:
+//
+//	create ──ok──▸ done
+//	  │ EEXIST                        ┌─ same tuples ─▸ update ─▸ done
+//	  ├────────▸ get ──found──────────┤
+//	  │           │ ENOENT            └─ others ─▸ delete ─▸ create
+//	  │           ▾                                  ▴
+//	  │         getReply ──found: holds f's reply ───┘
+//	  │ EOPNOTSUPP ─▸ create without the helper
+//	  │ ENOENT ─▸ waits for its master until Finish
+//	  └ other ─▸ failed
+type request struct {
+	op   operation
+	step step
+	flow flow.Flow
+	tail []byte // flow.Tail's memory
+
+	timeout uint32 // of shorten
+	omit    Omit
+	rounds  int
+	lastTry bool // an orphan: now without its master, if need be
+
+	replaced bool       // an entry was deleted for this flow
+	holder   flow.Flow  // the entry to delete or update, without its tail
+	errno    unix.Errno // the last answer; 0 is success
+	found    flow.Flow  // the answer to a get, without its tail
+	hasFound bool
+}
+
+type step uint8
+
+const (
+	stepCreate step = iota
+	stepGet
+	stepGetReply
+	stepDelete // the holder
+	stepUpdate
+	stepShorten
+	stepRemove // the flow itself
+)
+
+// firstStep is what an operation begins with. Most flows of a commit are not
+// there yet; most updates are.
+var firstStep = [...]step{
+	commit: stepCreate, injectNew: stepCreate, injectUpdate: stepGet, shorten: stepShorten, remove: stepRemove,
+}
+
+// set begins a request for a copy of f, in the memory of the one before.
+func (r *request) set(op operation, f *flow.Flow, timeout uint32) {
+	tail := append(r.tail[:0], f.Tail...)
+	*r = request{op: op, step: firstStep[op], flow: *f, tail: tail, timeout: timeout}
+	r.flow.Tail = tail
+}
+
+func (r *request) setFound(f *flow.Flow) {
+	r.found, r.hasFound = *f, true
+	r.found.Tail = nil
+}
+
+func (r *request) appendStep(p []byte, liberal bool, seq uint32) []byte {
+	switch r.step {
+	case stepCreate:
+		return AppendCreate(p, &r.flow, liberal, r.omit, seq)
+	case stepGet:
+		return AppendGet(p, &r.flow, seq)
+	case stepGetReply:
+		return AppendGetReply(p, &r.flow, seq)
+	case stepDelete:
+		return AppendDelete(p, &r.holder, seq)
+	case stepUpdate:
+		f := r.flow
+		if r.op != commit {
+			keepAhead(&f, &r.holder)
+		}
+		return AppendUpdate(p, &f, r.holder.Status, liberal, r.omit, seq)
+	case stepShorten:
+		return AppendTimeout(p, &r.flow, r.timeout, seq)
+	default:
+		return AppendDelete(p, &r.flow, seq)
+	}
+}
+
+// keepAhead keeps an injection f from taking the entry back: see Inject, rule 1.
+// A state that advances brings its own timeout, as it would by packets.
+func keepAhead(f, entry *flow.Flow) {
+	advances := false
+	if f.Has(flow.HasState) && entry.Has(flow.HasState) {
+		switch have, want := progress(f.Protocol, entry.State), progress(f.Protocol, f.State); {
+		case want < have:
+			f.State = entry.State
+		case want > have:
+			advances = true
+		}
+	}
+	if !advances && f.Timeout <= entry.Timeout {
+		f.Present &^= flow.HasTimeout
+	}
+}
+
+// Numbers of TCP states, enum tcp_conntrack in nf_conntrack_tcp.h.
+const (
+	tcpFinWait  = 4
+	tcpTimeWait = 7
+	tcpClose    = 8
+	tcpSynSent2 = 9
+)
+
+// progress orders states by how far a connection has come. The kernel's numbers
+// do, but for the simultaneous open. Other protocols have no such order, and the
+// later word holds.
+func progress(protocol, state uint8) uint8 {
+	switch {
+	case protocol != flow.TCP:
+		return 0
+	case state == tcpSynSent2:
+		return 1
+	}
+	return state
+}
+
+func closing(f *flow.Flow) bool {
+	return f.Protocol == flow.TCP && f.Has(flow.HasState) && f.State >= tcpFinWait && f.State <= tcpClose
+}
+
+// advance takes in the answer to a request's step and says whether it is done,
+// well or not; else its next step is set.
+func (w *Writer) advance(r *request) (done bool) {
+	if r.rounds++; r.rounds > maxRounds {
+		return w.fail(r)
+	}
+	switch r.step {
+	case stepCreate:
+		return w.afterCreate(r)
+	case stepGet, stepGetReply:
+		return w.afterGet(r)
+	case stepDelete:
+		if r.errno != 0 && r.errno != unix.ENOENT {
+			return w.fail(r)
+		}
+		r.replaced, r.step = true, stepCreate
+		return false
+	case stepUpdate:
+		return w.afterUpdate(r)
+	default: // the flow is to go, or to go soon: gone is as good
+		switch {
+		case r.errno == unix.ENOENT:
+			w.counts.Missing++
+		case r.errno != 0:
+			return w.fail(r)
+		case r.step == stepShorten:
+			w.counts.Shortened++
+		default:
+			w.counts.Deleted++
+		}
+		return true
+	}
+}
+
+func (w *Writer) afterCreate(r *request) (done bool) {
+	switch r.errno {
+	case 0:
+		if r.replaced {
+			w.counts.Replaced++
+		} else {
+			w.counts.Created++
+		}
+		w.countOmitted(r)
+		return true
+	case unix.EEXIST:
+		r.step = stepGet
+		return false
+	case unix.EOPNOTSUPP: // the helper is not known here, or not for this protocol
+		return w.without(r, flow.AttrHelper, OmitHelper)
+	case unix.ENOSPC: // no rule of this namespace uses labels
+		return w.without(r, flow.AttrLabels, OmitLabels)
+	case unix.ENOENT: // the master is not there
+		if !r.flow.Related() || r.omit&OmitMaster != 0 {
+			return w.fail(r)
+		}
+		if r.lastTry || len(w.orphans) >= maxOrphans {
+			r.omit |= OmitMaster
+			return false
+		}
+		w.orphans = append(w.orphans, newOrphan(r))
+		return true
+	}
+	return w.fail(r)
+}
+
+// without sets a request to try once more without an attribute, if it has it.
+func (w *Writer) without(r *request, t flow.Attr, omit Omit) (done bool) {
+	if r.omit&omit != 0 || !r.flow.Tail.Has(t) {
+		return w.fail(r)
+	}
+	r.omit |= omit
+	return false
+}
+
+func (w *Writer) countOmitted(r *request) {
+	count := func(omit Omit, n *uint64) {
+		if r.omit&omit != 0 {
+			*n++
+		}
+	}
+	count(OmitHelper, &w.counts.WithoutHelper)
+	count(OmitLabels, &w.counts.WithoutLabels)
+	count(OmitMaster, &w.counts.WithoutMaster)
+}
+
+func (w *Writer) afterGet(r *request) (done bool) {
+	if !r.hasFound {
+		return w.notFound(r)
+	}
+	r.holder = r.found
+	same := r.found.Original == r.flow.Original
+	switch {
+	case same && w.updates(r):
+		r.step = stepUpdate
+	case same || r.op == commit:
+		r.step = stepDelete
+	default: // another flow's entry, and it may have packets
+		r.errno = unix.EEXIST
+		return w.fail(r)
+	}
+	return false
+}
+
+// updates says whether the entry with the flow's original tuple can become the
+// flow, or must be replaced: the kernel can't change a translation.
+func (w *Writer) updates(r *request) bool {
+	if r.op == injectNew && closing(&r.holder) && !closing(&r.flow) {
+		return false
+	}
+	return !r.flow.Has(flow.HasReply) || r.found.Reply == r.flow.Reply
+}
+
+func (w *Writer) notFound(r *request) (done bool) {
+	switch {
+	case r.errno != unix.ENOENT && r.errno != 0:
+		return w.fail(r)
+	case r.step == stepGet && r.op == injectUpdate && !r.replaced && r.rounds == 1:
+		r.step = stepCreate // the first get: there is nothing to update
+	case r.step == stepGet && r.flow.Has(flow.HasReply):
+		r.step = stepGetReply
+	default: // it went away meanwhile
+		r.step = stepCreate
+	}
+	return false
+}
+
+func (w *Writer) afterUpdate(r *request) (done bool) {
+	switch r.errno {
+	case unix.ENOANO: // labels come last: all else took effect
+		r.omit |= OmitLabels
+	case 0:
+	case unix.ENOENT:
+		r.step = stepCreate
+		return false
+	default:
+		return w.fail(r)
+	}
+	w.counts.Updated++
+	w.countOmitted(r)
+	return true
+}
+
+// An orphan is a related flow whose master is missing, with memory of its own.
+type orphan struct {
+	op   operation
+	flow flow.Flow
+}
+
+func newOrphan(r *request) orphan {
+	o := orphan{r.op, r.flow}
+	o.flow.Tail = append(flow.Attributes(nil), r.flow.Tail...)
+	return o
+}

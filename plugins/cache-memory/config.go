@@ -1,0 +1,44 @@
+package cachememory
+
+import (
+	"github.com/sluice-project/sluice/core/plugin"
+)
+
+// Definition declares the plugin.
+var Definition = plugin.Definition{
+	Kind:    plugin.KindCache,
+	Type:    "memory",
+	Summary: "Keeps flows in memory, passes their changes on, and replays them.",
+	Config: func() any {
+		return &Config{Limit: defaultLimit, ReplayRate: defaultReplayRate}
+	},
+}
+
+const (
+	defaultLimit      = 1 << 20
+	maxLimit          = 1 << 27
+	defaultReplayRate = 50000
+)
+
+// Config is the plugin's block. None of it needs a privilege.
+type Config struct {
+	Limit      uint32 `hcl:"limit,optional" doc:"Most flows that the cache keeps. At the limit new flows are refused and counted, and the runner is told. A flow takes about 140 bytes, and its labels, helper and master what they need. Choose what nf_conntrack_max allows, on both firewalls."`
+	Hold       bool   `hcl:"hold,optional" doc:"Pass nothing on until the flows are committed: conntrackd's external cache. Leave it out in front of a cache or sink that is to follow at once."`
+	ReplayRate uint32 `hcl:"replay_rate,optional" doc:"Records a second that a replay sends, so that it neither delays live changes nor overruns a peer's receive buffer; 0 for as fast as it goes. A commit is never paced."`
+}
+
+// Validate checks the limit.
+func (c *Config) Validate() (d plugin.Diagnostics) {
+	if c.Limit < 1 || c.Limit > maxLimit {
+		d.Add(plugin.Path("limit"), "Bad limit", "The limit is a number of flows from 1 to %d.", maxLimit)
+	}
+	return d
+}
+
+// Traits tells the runner the commands, and whether the cache holds.
+func (c *Config) Traits() plugin.Traits {
+	return plugin.Traits{Commands: []string{"dump", "flush", "stats"}, Hold: c.Hold}
+}
+
+// Build makes the cache.
+func (c *Config) Build() (any, error) { return newCache(*c), nil }

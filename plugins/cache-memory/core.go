@@ -1,0 +1,364 @@
+package cachememory
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/sluice-project/sluice/core/flow"
+)
+
+// A core is a cache without its surroundings: the table and the policy. Its
+// methods are functions of the core and their arguments.
+//
+// What a live record does:
+//
+//  1. NEW replaces what is known of the flow, all of it. UPDATE merges (see
+//     flow.Flow.Merge); of an unknown flow it inserts. An UPDATE whose CTA_ID
+//     is not the entry's is about another flow of the same key, and replaces.
+//  2. DESTROY removes the flow, unless its CTA_ID is not the entry's (a late
+//     DESTROY of a predecessor) or another node owns the entry. That of an
+//     unknown flow is passed on: the stages below may know it from before this
+//     cache was started.
+//  3. The sender of a NEW or UPDATE becomes the entry's owner.
+//  4. A flow that this node's own injection made is foreign. An event that a
+//     packet caused (origin Kernel) claims it. Own events are never passed on.
+//  5. It marks its key as touched, DESTROYs too, while a replay is under way:
+//     see replays.go.
+//  6. At the limit a flow that is not known is refused, and counted.
+//
+// What leaves (see emit) is the whole flow as it is known, once a batch.
+type core struct {
+	table
+	limit        int  // entries, tombstones not counted
+	hold         bool // pass on only what was committed
+	writeThrough bool // flows that only a dump told of are foreign
+
+	owners  owners
+	replays replays
+	commit  commit
+
+	count   counters
+	touched []uint32 // slots with flagPending, in the order of the first touch
+
+	// Scratch memory.
+	event, update flow.Event
+	record        []byte
+	merged        []byte
+}
+
+// counters are what Statistics shows.
+type counters struct {
+	flows, foreign int // entries that are flows; of them, foreign ones
+
+	inserted, updated, destroyed, swept uint64
+	unchanged                           uint64 // replayed records that told nothing new
+	refused                             uint64 // new flows at the limit
+	ignoredDestroys                     uint64 // of another owner, or of a predecessor
+	overtaken                           uint64 // replayed records of keys that live events touched
+	stale                               uint64 // records of replays that were cancelled, or whose begin was lost
+	incomplete                          uint64 // replays that lost records
+}
+
+func newCore(limit int, hold, writeThrough bool) *core {
+	return &core{table: newTable(), limit: limit, hold: hold, writeThrough: writeThrough, owners: newOwners()}
+}
+
+// apply applies the records of a batch up to the next mark, or to the end. It
+// leaves the mark in c.event and says whether there was one.
+func (c *core) apply(h *flow.Header, cursor *flow.Cursor, now uint32) (mark bool) {
+	owner, ok := c.owners.of(h.Owner)
+	var r *replay
+	if h.Replay != 0 {
+		r = c.replayOf(owner, h.Replay)
+	}
+	for cursor.Next(&c.event) {
+		switch {
+		case c.event.IsMark():
+			return true
+		case !ok:
+			c.count.refused++
+		case h.Replay == 0:
+			c.live(cursor.Record(), h.Origin, owner, now)
+		case r == nil:
+			c.count.stale++
+		default:
+			c.replayed(cursor.Record(), h.Origin, owner, r, now)
+		}
+	}
+	return false
+}
+
+// live applies the live record r, which c.event has decoded.
+func (c *core) live(r flow.Record, origin flow.Origin, owner uint16, now uint32) {
+	k := keyOf(r)
+	slot := c.find(&k)
+	known := slot != 0 && c.at(slot).alive()
+	if c.event.Kind == flow.Destroy {
+		c.destroy(r, &k, slot, origin, owner)
+		return
+	}
+	if !known && !c.admit() {
+		return
+	}
+	foreign := origin == flow.Own
+	switch {
+	case !known:
+		slot = c.enter(r, &k, slot, owner, foreign)
+	case c.event.Kind == flow.New || c.another(c.at(slot)):
+		c.renew(slot, r)
+	default:
+		c.merge(c.at(slot))
+		c.at(slot).set(flagChanged)
+		c.count.updated++
+	}
+	e := c.at(slot)
+	if !foreign {
+		c.claim(e)
+	}
+	c.own(e, owner)
+	e.live, e.changed = c.replays.epoch, now
+	c.touch(slot)
+}
+
+// destroy applies a live DESTROY of the entry in slot, if there is one.
+func (c *core) destroy(r flow.Record, k *key, slot uint32, origin flow.Origin, owner uint16) {
+	if slot == 0 {
+		// Written through, it may be a foreign flow's.
+		tell := !c.hold && !c.writeThrough && origin != flow.Own
+		if !tell && c.replays.active == 0 {
+			return
+		}
+		slot = c.insert(k, r)
+		c.at(slot).owner = owner
+		c.at(slot).set(flagDead)
+		if tell {
+			c.at(slot).set(flagSent | flagChanged)
+		}
+	}
+	e := c.at(slot)
+	if e.alive() {
+		if e.owner != owner || c.another(e) {
+			c.count.ignoredDestroys++
+			return
+		}
+		c.event.Status &^= flow.Dying // it goes on as the flow last was
+		c.merge(e)
+		c.kill(e)
+		c.count.destroyed++
+	}
+	e.live = c.replays.epoch
+	c.touch(slot)
+}
+
+// identity says whether c.event and an entry of its key are about the same
+// entry of the kernel's table, as far as both have its CTA_ID.
+func (c *core) identity(e *entry) (same, known bool) {
+	c.table.event(e, &c.update)
+	return c.event.ID == c.update.ID, c.event.Has(flow.HasID) && c.update.Has(flow.HasID)
+}
+
+// another says whether c.event is known to be about another kernel entry.
+func (c *core) another(e *entry) bool {
+	same, known := c.identity(e)
+	return known && !same
+}
+
+// admit says whether there is room for one more flow.
+func (c *core) admit() bool {
+	if c.count.flows < c.limit {
+		return true
+	}
+	c.count.refused++
+	return false
+}
+
+// enter makes a flow of a record whose key is unknown (slot 0) or a tombstone's.
+func (c *core) enter(r flow.Record, k *key, slot uint32, owner uint16, foreign bool) uint32 {
+	if slot == 0 {
+		slot = c.insert(k, r)
+	} else {
+		c.revive(slot, r)
+	}
+	e := c.at(slot)
+	e.owner = owner
+	e.set(flagChanged)
+	c.count.inserted++
+	c.count.flows++
+	c.owners.list[owner].flows++
+	if foreign {
+		e.set(flagForeign)
+		e.clear(flagSent)
+		c.count.foreign++
+	}
+	return slot
+}
+
+// revive makes an entry of a tombstone. Within one batch the stages below have
+// not been told of the end, and now never will be.
+func (c *core) revive(slot uint32, r flow.Record) {
+	e := c.at(slot)
+	c.replace(e, r)
+	if e.has(flagPending) && e.has(flagSent) {
+		e.set(flagReplaced)
+	} else {
+		e.clear(flagSent)
+	}
+	e.clear(flagDead)
+	e.named = 0
+}
+
+// renew replaces what is known of a living flow.
+func (c *core) renew(slot uint32, r flow.Record) {
+	e := c.at(slot)
+	c.replace(e, r)
+	e.set(flagChanged | flagReplaced)
+	c.count.updated++
+}
+
+// kill makes a tombstone of a flow.
+func (c *core) kill(e *entry) {
+	c.count.flows--
+	c.owners.list[e.owner].flows--
+	if e.has(flagForeign) {
+		c.count.foreign--
+		e.clear(flagForeign)
+	}
+	e.set(flagDead | flagChanged)
+}
+
+// claim makes a foreign flow this node's own.
+func (c *core) claim(e *entry) {
+	if e.has(flagForeign) {
+		e.clear(flagForeign)
+		e.set(flagChanged)
+		c.count.foreign--
+	}
+}
+
+// own makes a node the owner of a flow.
+func (c *core) own(e *entry, owner uint16) {
+	if e.owner != owner {
+		c.owners.list[e.owner].flows--
+		c.owners.list[owner].flows++
+		e.owner = owner
+		e.set(flagChanged)
+	}
+}
+
+func (c *core) touch(slot uint32) {
+	if e := c.at(slot); !e.has(flagPending) {
+		e.set(flagPending)
+		c.touched = append(c.touched, slot)
+	}
+}
+
+// merge merges c.event into an entry and says whether that changed anything
+// but what only time changes.
+func (c *core) merge(e *entry) (changed bool) {
+	c.table.event(e, &c.update)
+	f := c.update.Flow
+	c.merged = f.Merge(&c.event.Flow, c.merged)
+	return c.store(e, &f)
+}
+
+// fill adds to an entry what c.event knows and the entry does not, and says
+// whether there was something. Both are about the same kernel entry.
+func (c *core) fill(e *entry) (changed bool) {
+	c.table.event(e, &c.update)
+	f := c.event.Flow
+	c.merged = f.Merge(&c.update.Flow, c.merged)
+	return c.store(e, &f)
+}
+
+// store stores a flow in place of the one in c.update, and says whether they
+// differ in more than what time changes.
+func (c *core) store(e *entry, f *flow.Flow) (changed bool) {
+	old := &c.update
+	c.record = flow.AppendRecord(c.record[:0], &flow.Event{Kind: old.Kind, Flow: *f})
+	changed = !sameHead(e.head[:], c.record) || !sameTail(old.Tail, f.Tail)
+	c.replace(e, c.record)
+	return changed
+}
+
+// sameHead compares two heads without size, kind, timeout and whether that is
+// known: the timeout of every flow that is read twice differs.
+func sameHead(a, b []byte) bool {
+	const present, timeout = 4, 24
+	pa, pb := flow.Field(binary.LittleEndian.Uint32(a[present:])), flow.Field(binary.LittleEndian.Uint32(b[present:]))
+	return pa|flow.HasTimeout == pb|flow.HasTimeout &&
+		bytes.Equal(a[present+4:timeout], b[present+4:timeout]) &&
+		bytes.Equal(a[timeout+4:flow.HeadSize], b[timeout+4:flow.HeadSize])
+}
+
+// sameTail says whether the tail b, merged from a, has nothing new but counters
+// and times.
+func sameTail(a, b flow.Attributes) bool {
+	for t, v := range b.All() {
+		if t == flow.AttrCounters || t == flow.AttrTimestamps {
+			continue
+		}
+		if was, ok := a.Get(t); !ok || !bytes.Equal(was, v) {
+			return false
+		}
+	}
+	return true
+}
+
+// emit packs what the batch with the header h changed and settles the touched
+// entries:
+//
+//  1. One record a flow, the whole of it: New if the stages below don't know it
+//     or know another flow of its key, else Update, or Destroy.
+//  2. A flow that came and went within the batch leaves no trace.
+//  3. Foreign flows, and what our own injections did, are kept to ourselves.
+//  4. With hold, only flows that were committed, or that a commit under way has
+//     passed by, are known below.
+func (c *core) emit(h flow.Header, p *packer) {
+	h.Replay, h.Edge = 0, 0
+	p.start(h)
+	for _, slot := range c.touched {
+		e := c.at(slot)
+		if kind := c.verdict(slot, e, h.Origin); kind != 0 {
+			p.add(c.packed(e, kind))
+		}
+		e.clear(flagPending | flagChanged | flagReplaced)
+		if e.has(flagDead) {
+			c.bury(slot)
+		}
+	}
+	c.touched = c.touched[:0]
+}
+
+// verdict returns the kind in which an entry leaves, or 0.
+func (c *core) verdict(slot uint32, e *entry, origin flow.Origin) flow.Kind {
+	switch {
+	case origin == flow.Own || e.has(flagForeign) || !e.has(flagChanged):
+		return 0
+	case e.has(flagDead):
+		if e.has(flagSent) {
+			return flow.Destroy
+		}
+		return 0
+	case c.hold && !e.has(flagSent) && !c.commit.passed(slot, c.related(e)):
+		return 0
+	}
+	kind := flow.Update
+	if !e.has(flagSent) || e.has(flagReplaced) {
+		kind = flow.New
+	}
+	e.set(flagSent)
+	return kind
+}
+
+// packed returns an entry's record as one of the given kind, valid until the
+// next call.
+func (c *core) packed(e *entry, kind flow.Kind) flow.Record {
+	c.record = c.appendRecord(c.record[:0], e)
+	c.record[2] = byte(kind)
+	return c.record
+}
+
+func (c *core) related(e *entry) bool {
+	n := e.tailSize()
+	return n > 0 && flow.Attributes(c.tails.get(e.tail, n)).Has(flow.AttrMaster)
+}

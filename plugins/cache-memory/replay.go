@@ -1,0 +1,195 @@
+package cachememory
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"golang.org/x/time/rate"
+
+	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/core/plugin"
+)
+
+// errHold is why a hold cache refuses a replay.
+var errHold = errors.New("replay: a cache with hold replays only to commit")
+
+// A commit is how far a commit under way has come.
+type commit struct {
+	pass int    // 0: none; 1: flows without a master; 2: flows with one
+	last uint32 // the last slot that the pass has seen
+}
+
+// passed says whether the commit has gone by a slot, so that whoever is there
+// now would be left out.
+func (c *commit) passed(slot uint32, related bool) bool {
+	switch {
+	case c.pass == 0:
+		return false
+	case c.pass == 1:
+		return !related && slot <= c.last
+	}
+	return !related || slot <= c.last
+}
+
+// Replay implements plugin.Cache: it sends all flows that are not foreign. A
+// commit sends flows without a master first, since the kernel refuses a related
+// flow whose master it does not have.
+func (c *Cache) Replay(ctx context.Context, r plugin.Replay, out *plugin.Output) error {
+	return c.replay(ctx, r, out)
+}
+
+func (c *Cache) replay(ctx context.Context, r plugin.Replay, out output) error {
+	committing := r.Flags&flow.SyncCommit != 0
+	if c.config.Hold && !committing && r.Flags&flow.SyncKeep == 0 {
+		return errHold
+	}
+	if c.host.Start().WriteThrough && r.Flags&(flow.SyncKeep|flow.SyncCommit) == 0 {
+		r.Flags |= flow.SyncClaim // what is foreign was left out
+	}
+	s := sender{cache: c, replay: r, out: out, limiter: rate.NewLimiter(rate.Inf, 0)}
+	if n := c.config.ReplayRate; n > 0 && !committing {
+		s.limiter = rate.NewLimiter(rate.Limit(n), step)
+	}
+	defer s.setCommit(commit{})
+	if err := s.mark(ctx, flow.SyncBegin); err != nil {
+		return err
+	}
+	if r.Flags&flow.SyncKeep == 0 {
+		for pass := 1; pass <= 2; pass++ {
+			if err := s.pass(ctx, pass); err != nil {
+				return err
+			}
+		}
+	}
+	return s.mark(ctx, flow.SyncEnd)
+}
+
+// A sender sends one replay.
+type sender struct {
+	cache   *Cache
+	replay  plugin.Replay
+	out     output
+	limiter *rate.Limiter
+	packed  packer
+	slots   []uint32
+	sent    uint64
+}
+
+func (s *sender) committing() bool { return s.replay.Flags&flow.SyncCommit != 0 }
+
+func (s *sender) header() flow.Header {
+	return flow.Header{Origin: flow.Kernel, Replay: s.replay.ID, Edge: s.replay.Edge}
+}
+
+// setCommit tells live changes how far a commit has come.
+func (s *sender) setCommit(state commit) {
+	if s.committing() {
+		s.cache.mu.Lock()
+		s.cache.core.commit = state
+		s.cache.mu.Unlock()
+	}
+}
+
+// mark sends a mark of the replay.
+func (s *sender) mark(ctx context.Context, kind flow.Kind) error {
+	sync := flow.Sync{Flags: s.replay.Flags}
+	if kind == flow.SyncEnd {
+		sync.Count = s.sent
+	}
+	return s.send(ctx, func() {
+		s.packed.start(s.header())
+		s.packed.mark(kind, sync)
+	})
+}
+
+// pass sends the flows without a master (1) or with one (2); unless the replay
+// is a commit, all at once in pass 1.
+func (s *sender) pass(ctx context.Context, pass int) error {
+	if pass == 2 && !s.committing() {
+		return nil
+	}
+	s.setCommit(commit{pass: pass})
+	for last, more := uint32(0), true; more; {
+		err := s.send(ctx, func() { last, more = s.fill(pass, last) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// send waits for room and for the pace, then sends what fill packs. Live data
+// gets its turn between two calls.
+func (s *sender) send(ctx context.Context, fill func()) error {
+	if err := s.out.AwaitRoom(ctx, s.replay.Edge); err != nil {
+		return err
+	}
+	s.out.Lock()
+	s.cache.mu.Lock()
+	fill()
+	s.cache.mu.Unlock()
+	n := s.packed.records
+	err := s.packed.send(s.out)
+	s.out.Unlock()
+	if err != nil {
+		return err
+	}
+	s.sent += n
+	return s.limiter.WaitN(ctx, int(n))
+}
+
+// fill packs what is to be replayed among the slots of one step after last.
+// Flows of one owner follow each other, since they share batches.
+func (s *sender) fill(pass int, last uint32) (uint32, bool) {
+	core := s.cache.core
+	s.slots = s.slots[:0]
+	for n := step; last < core.last && n > 0; n-- {
+		last++
+		if e := core.at(last); e.alive() && !e.has(flagForeign) && (!s.committing() || core.related(e) == (pass == 2)) {
+			s.slots = append(s.slots, last)
+		}
+	}
+	slices.SortStableFunc(s.slots, func(a, b uint32) int { return int(core.at(a).owner) - int(core.at(b).owner) })
+	for _, slot := range s.slots {
+		e := core.at(slot)
+		h := s.header()
+		h.Owner = core.owners.list[e.owner].address
+		h.Origin = originOf(h.Owner)
+		s.packed.start(h)
+		s.packed.add(s.record(e))
+		if s.committing() {
+			e.set(flagSent)
+		}
+	}
+	if s.committing() {
+		core.commit = commit{pass: pass, last: last}
+	}
+	return last, last < core.last
+}
+
+// spentTimeout is the timeout, in seconds, of a committed flow whose own has
+// run out, or is not known: traffic may have renewed it without an event.
+const spentTimeout = 60
+
+// record returns an entry as a replay sends it. A commit needs the time that is
+// left; elsewhere the timeout is as old as the last event, since the kernel
+// tells nobody when packets renew it.
+func (s *sender) record(e *entry) flow.Record {
+	core := s.cache.core
+	r := core.packed(e, flow.Update)
+	if !s.committing() {
+		return r
+	}
+	const present, timeout = 4, 24
+	le, left := binary.LittleEndian, uint32(spentTimeout)
+	was, age := le.Uint32(r[timeout:]), s.cache.clock()-e.changed
+	fields := flow.Field(le.Uint32(r[present:]))
+	if fields&flow.HasTimeout != 0 && was > age {
+		left = was - age
+	}
+	le.PutUint32(r[timeout:], left)
+	le.PutUint32(r[present:], uint32(fields|flow.HasTimeout))
+	return r
+}

@@ -1,0 +1,248 @@
+package cachememory
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/sluice-project/sluice/core/flow"
+)
+
+// A replay is the one of an owner that is under way here. The rules (docs/
+// architecture.md has the reasons):
+//
+//  1. Its begin cancels the owner's replay before it, whose records are stale
+//     from then on. Records and ends without their begin are stale too.
+//  2. Live beats replayed: a record whose key a live event touched since the
+//     begin is dropped, but counts as named. DESTROYs leave a tombstone for it.
+//     (Of the same kernel entry, by CTA_ID, it fills in what is not known: an
+//     event whose NEW was lost has neither labels nor master, a dump has.)
+//  3. Other records merge, as UPDATEs do; one whose CTA_ID is not the entry's
+//     replaces it. Only what changed something is passed on.
+//  4. The end sweeps only if all records arrived. Otherwise the replay failed,
+//     and is asked for again.
+//  5. A sweep removes the owner's flows that it did not name, and nobody else's.
+//     (A replay of this node, by a cache above, may name flows of several
+//     owners. Then it sweeps theirs too.)
+//  6. Quiet: what is swept vanishes without a DESTROY. Claim: what is named is
+//     foreign no more. Keep: nothing is named and nothing swept.
+//  7. Where peers' flows go into the kernel at once, those that only a dump of
+//     the kernel told of are foreign: they may be the peers'. And a sweep of
+//     theirs is quiet: only the kernel's own timeouts end flows across nodes.
+type replay struct {
+	id      uint64 // 0: none
+	owner   uint16
+	flags   flow.SyncFlags
+	begin   uint32 // the epoch that its begin made
+	arrived uint64 // records
+	counts  replayCounts
+}
+
+type replayCounts struct{ inserted, changed, swept uint64 }
+
+func (r *replay) active() bool { return r.id != 0 }
+
+// replays are what the replays of all owners have in common.
+type replays struct {
+	active int    // replays under way
+	epoch  uint32 // how often a replay has begun
+
+	// graves are the slots of tombstones, by the epoch of the death, from head
+	// on; some of them twice, and some for entries that live again.
+	graves []uint32
+	head   int
+}
+
+// replayOf returns the replay with an id that a batch of owner belongs to: the
+// owner's own, or one of this node.
+func (c *core) replayOf(owner uint16, id uint64) *replay {
+	for _, o := range [...]uint16{owner, 0} {
+		if r := &c.owners.list[o].replay; r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// begin begins a replay and cancels the one before it.
+func (c *core) begin(o uint16, id uint64, f flow.SyncFlags) {
+	if f&flow.SyncKeep != 0 {
+		return
+	}
+	c.cancel(o)
+	c.replays.epoch++
+	c.replays.active++
+	c.owners.list[o].replay = replay{id: id, owner: o, flags: f, begin: c.replays.epoch}
+}
+
+// cancel ends an owner's replay, if there is one.
+func (c *core) cancel(o uint16) {
+	if one := &c.owners.list[o]; one.replay.active() {
+		one.ended, one.replay = one.replay.id, replay{}
+		c.replays.active--
+	}
+}
+
+// finish ends a replay that swept.
+func (c *core) finish(r *replay) { c.cancel(r.owner) }
+
+// end judges the end mark of a replay. It returns the replay if that is to sweep
+// and then finish; why it failed if it did; and neither if the mark is an echo
+// of a replay that was cancelled.
+func (c *core) end(o uint16, id, count uint64) (r *replay, why string) {
+	one := &c.owners.list[o]
+	switch {
+	case one.replay.id == id && one.replay.arrived == count:
+		return &one.replay, ""
+	case one.replay.id == id:
+		why = fmt.Sprintf("%d of %d records arrived", one.replay.arrived, count)
+		c.cancel(o)
+	case one.replay.active() || one.ended == id:
+		return nil, ""
+	default:
+		one.ended, why = id, "its begin was lost, or too many flows ended during it"
+	}
+	c.count.incomplete++
+	return nil, why
+}
+
+// replayed applies the replayed record, which c.event has decoded.
+func (c *core) replayed(rec flow.Record, origin flow.Origin, owner uint16, r *replay, now uint32) {
+	r.arrived++
+	if c.event.Kind == flow.Destroy {
+		return // nobody replays an end
+	}
+	k := keyOf(rec)
+	slot := c.find(&k)
+	known := slot != 0 && c.at(slot).alive()
+	switch {
+	case slot != 0 && c.at(slot).live >= r.begin:
+		c.overtaken(c.at(slot))
+	case !known && !c.admit():
+		return
+	case !known:
+		slot = c.enter(rec, &k, slot, owner, origin == flow.Own || c.writeThrough && origin == flow.Kernel)
+		c.at(slot).changed = now
+		r.counts.inserted++
+	default:
+		c.remerge(slot, rec, r)
+		c.at(slot).changed = now
+		c.own(c.at(slot), owner)
+	}
+	e := c.at(slot)
+	e.named = r.begin
+	if !e.alive() {
+		return
+	}
+	if r.flags&flow.SyncClaim != 0 {
+		c.claim(e)
+	}
+	c.owners.list[e.owner].covered = r.begin
+	c.touch(slot)
+}
+
+// overtaken does what is left to do of a replayed record that live events have
+// overtaken.
+func (c *core) overtaken(e *entry) {
+	c.count.overtaken++
+	if !e.alive() {
+		return
+	}
+	if same, known := c.identity(e); same && known && c.fill(e) {
+		e.set(flagChanged)
+	}
+}
+
+// remerge merges a replayed record into a known flow.
+func (c *core) remerge(slot uint32, rec flow.Record, r *replay) {
+	e := c.at(slot)
+	switch {
+	case c.another(e):
+		c.renew(slot, rec)
+		r.counts.changed++
+	case c.merge(e):
+		e.set(flagChanged)
+		r.counts.changed++
+		c.count.updated++
+	default:
+		c.count.unchanged++
+	}
+}
+
+// sweep removes what the replay did not name among up to n slots after the slot
+// from, and packs their ends. It returns the last slot it looked at, and false
+// when there are no more.
+func (c *core) sweep(r *replay, from uint32, n int, p *packer) (last uint32, more bool) {
+	for last = from; last < c.last && n > 0; n-- {
+		last++
+		if e := c.at(last); c.unnamed(e, r) {
+			if e.has(flagSent) && !e.has(flagForeign) && !c.quiet(e, r) {
+				address := c.owners.list[e.owner].address
+				p.start(flow.Header{Origin: originOf(address), Owner: address})
+				p.add(c.packed(e, flow.Destroy))
+			}
+			c.kill(e)
+			c.remove(last)
+			c.count.swept++
+			r.counts.swept++
+		}
+	}
+	return last, last < c.last
+}
+
+// unnamed says whether the replay is to sweep an entry.
+func (c *core) unnamed(e *entry, r *replay) bool {
+	return e.alive() && e.named != r.begin && e.live < r.begin &&
+		(e.owner == r.owner || r.owner == 0 && c.owners.list[e.owner].covered == r.begin)
+}
+
+func (c *core) quiet(e *entry, r *replay) bool {
+	return r.flags&flow.SyncQuiet != 0 || c.writeThrough && e.owner != 0
+}
+
+// bury settles a dead entry: it stays as a tombstone while a replay is under
+// way that may still name it, else it goes. Too many tombstones cancel all
+// replays, which are then too slow for what is going on.
+func (c *core) bury(slot uint32) {
+	if c.replays.active == 0 {
+		c.remove(slot)
+		return
+	}
+	if len(c.replays.graves)-c.replays.head >= c.maxGraves() {
+		for o := range c.owners.list {
+			c.cancel(uint16(o))
+			c.owners.list[o].ended = 0 // so that the end mark reports it
+		}
+	}
+	c.replays.graves = append(c.replays.graves, slot)
+}
+
+// maxGraves bounds the tombstones: a quarter of the limit, and never few.
+func (c *core) maxGraves() int { return c.limit/4 + 4096 }
+
+// reap removes up to n tombstones that no replay under way can need, and says
+// whether there may be more.
+func (c *core) reap(n int) (more bool) {
+	s := &c.replays
+	oldest := uint32(math.MaxUint32)
+	for i := range c.owners.list {
+		if r := &c.owners.list[i].replay; r.active() {
+			oldest = min(oldest, r.begin)
+		}
+	}
+	for ; s.head < len(s.graves) && n > 0; s.head, n = s.head+1, n-1 {
+		slot := s.graves[s.head]
+		e := c.at(slot)
+		if !e.has(flagDead) {
+			continue // lives again, or is gone
+		}
+		if e.live >= oldest {
+			return false
+		}
+		c.remove(slot)
+	}
+	if s.head == len(s.graves) {
+		s.graves, s.head = s.graves[:0], 0
+		return false
+	}
+	return true
+}

@@ -1,0 +1,93 @@
+package cachememory
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// tails stores the tails of records, which most flows don't have: one slab for
+// each size from 16 bytes to 64 KiB by powers of two. A place is a number
+// within its slab, which the tail's length tells.
+type tails [13]slab
+
+// A slab has places of one size in chunks without pointers.
+type slab struct {
+	chunks [][]byte
+	next   uint32 // places ever used
+	free   uint32 // the first free place plus one, linked through their first bytes
+}
+
+const (
+	minTail   = 16
+	slabChunk = 16 << 10 // bytes, or one place if that is larger
+)
+
+// class returns which slab a tail of n bytes, not 0, belongs to.
+func class(n int) int { return bits.Len(uint(n-1) / minTail) }
+
+func (t *tails) bytes() (n int) {
+	for c := range t {
+		n += len(t[c].chunks) * max(slabChunk, minTail<<c)
+	}
+	return n
+}
+
+// put stores b and returns its place; an empty one needs none.
+func (t *tails) put(b []byte) uint32 {
+	if len(b) == 0 {
+		return 0
+	}
+	c := class(len(b))
+	s, size := &t[c], minTail<<c
+	place := s.next
+	if s.free != 0 {
+		place = s.free - 1
+		s.free = binary.LittleEndian.Uint32(s.at(place, size))
+	} else {
+		if s.next%perChunk(size) == 0 {
+			s.chunks = append(s.chunks, make([]byte, max(slabChunk, size)))
+		}
+		s.next++
+	}
+	copy(s.at(place, size), b)
+	return place
+}
+
+// get returns the tail of n bytes at a place.
+func (t *tails) get(place uint32, n int) []byte {
+	if n == 0 {
+		return nil
+	}
+	c := class(n)
+	return t[c].at(place, minTail<<c)[:n:n]
+}
+
+// drop frees a place.
+func (t *tails) drop(place uint32, n int) {
+	if n == 0 {
+		return
+	}
+	c := class(n)
+	s := &t[c]
+	binary.LittleEndian.PutUint32(s.at(place, minTail<<c), s.free)
+	s.free = place + 1
+}
+
+// replace stores b instead of the n bytes at a place and returns its place.
+func (t *tails) replace(place uint32, n int, b []byte) uint32 {
+	if n > 0 && len(b) > 0 && class(n) == class(len(b)) {
+		c := class(n)
+		copy(t[c].at(place, minTail<<c), b)
+		return place
+	}
+	t.drop(place, n)
+	return t.put(b)
+}
+
+func perChunk(size int) uint32 { return uint32(max(1, slabChunk/size)) }
+
+func (s *slab) at(place uint32, size int) []byte {
+	n := perChunk(size)
+	i := int(place%n) * size
+	return s.chunks[place/n][i : i+size]
+}

@@ -1,0 +1,233 @@
+package sinkkernel
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"sync"
+
+	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/internal/ctnl"
+)
+
+// unknownTimeout is the timeout, in seconds, of a flow whose sender did not
+// tell it: what is usual for conntrackd in this case.
+const unknownTimeout = 60
+
+// sink is the stage.
+type sink struct {
+	config Config
+	host   plugin.Host
+	start  plugin.Start
+	writer *ctnl.Writer
+	event  flow.Event
+	replay *replay // that has begun and not ended
+	logged uint64  // failures, for the log to keep quiet
+
+	mu    sync.Mutex // guards total, which Statistics reads
+	total ctnl.Counts
+	ended struct{ commits, replays, incomplete uint64 }
+}
+
+// A replay is one that has begun to arrive.
+type replay struct {
+	id      uint64
+	owner   netip.Addr
+	flags   flow.SyncFlags
+	records uint64
+	counts  ctnl.Counts
+}
+
+// is says whether a batch belongs to the replay. Its id alone tells: the records
+// of a cache's replay have the owners of their flows, its marks have none.
+func (r *replay) is(b *flow.Batch) bool { return r != nil && r.id == b.Replay }
+
+// Open binds the port id by which everybody tells the events that this node
+// causes itself.
+func (s *sink) Open(_ context.Context, host plugin.Host) error {
+	s.host, s.start = host, host.Start()
+	w, err := ctnl.OpenWriter(ctnl.WriterConfig{
+		Port: s.start.PortID, WindowTracking: s.config.TCPWindowTracking,
+	})
+	s.writer = w
+	return err
+}
+
+// Close closes the socket. All requests were carried out: see Write.
+func (s *sink) Close() error { return s.writer.Close() }
+
+// Write carries out a batch. Nothing of it is pending when Write returns, but
+// for related flows of a replay that wait for their masters until its end.
+func (s *sink) Write(b *flow.Batch) error {
+	for c := b.Cursor(); c.Next(&s.event); {
+		if err := s.take(b, &s.event); err != nil {
+			return err
+		}
+	}
+	finish := s.writer.Finish
+	if s.replay != nil {
+		finish = s.writer.Flush
+	}
+	if err := finish(); err != nil {
+		return err
+	}
+	if s.replay.is(b) {
+		s.count(s.replay)
+	} else {
+		s.count(nil)
+	}
+	return nil
+}
+
+func (s *sink) take(b *flow.Batch, e *flow.Event) error {
+	switch e.Kind {
+	case flow.SyncBegin:
+		return s.begin(b, e)
+	case flow.SyncEnd:
+		return s.end(b, e)
+	}
+	if b.Replay != 0 && s.replay.is(b) {
+		s.replay.records++
+	}
+	switch {
+	case s.start.OneShot:
+		return s.purge(e)
+	case e.Kind == flow.Destroy:
+		return s.writer.Shorten(&e.Flow, seconds(s.config.DestroyGrace))
+	}
+	s.setTimeout(&e.Flow)
+	// Its id is another kernel's.
+	e.Present &^= flow.HasID
+	if s.replay.is(b) && s.replay.flags&flow.SyncCommit != 0 {
+		return s.writer.Commit(&e.Flow)
+	}
+	return s.writer.Inject(&e.Flow, e.Kind == flow.New)
+}
+
+// purge deletes a flow that this node's own source dumped: its id makes sure
+// that no later flow with the same tuple goes with it.
+func (s *sink) purge(e *flow.Event) error {
+	if e.Kind == flow.Destroy {
+		return nil
+	}
+	return s.writer.Delete(&e.Flow)
+}
+
+// setTimeout chooses how long a flow lives that no packet refreshes. After a
+// commit, that holds for the changes that follow too.
+func (s *sink) setTimeout(f *flow.Flow) {
+	switch {
+	case s.config.CommitTimeout > 0 && (!s.start.WriteThrough || !f.Has(flow.HasTimeout)):
+		f.Timeout = seconds(s.config.CommitTimeout)
+	case !f.Has(flow.HasTimeout):
+		f.Timeout = unknownTimeout
+	}
+	f.Present |= flow.HasTimeout
+}
+
+// begin begins a replay, and cancels the one before.
+func (s *sink) begin(b *flow.Batch, e *flow.Event) error {
+	if err := s.writer.Finish(); err != nil {
+		return err
+	}
+	s.count(s.replay)
+	s.replay = &replay{id: b.Replay, owner: b.Owner, flags: e.Sync.Flags}
+	return nil
+}
+
+// end waits for all of a replay and reports it.
+func (s *sink) end(b *flow.Batch, e *flow.Event) error {
+	if err := s.writer.Finish(); err != nil {
+		return err
+	}
+	r := s.replay
+	if !r.is(b) {
+		r = &replay{id: b.Replay, owner: b.Owner}
+	}
+	s.count(r)
+	report := plugin.Report{Replay: b.Replay, Owner: b.Owner, Counts: reportCounts(r.records, &r.counts)}
+	if r.records != e.Sync.Count {
+		report.Failed = fmt.Sprintf("%d of %d records arrived", r.records, e.Sync.Count)
+	}
+	s.replay = nil
+	s.mu.Lock()
+	s.ended.replays++
+	if r.flags&flow.SyncCommit != 0 {
+		s.ended.commits++
+	}
+	if report.Failed != "" {
+		s.ended.incomplete++
+	}
+	s.mu.Unlock()
+	for _, f := range r.counts.Failures {
+		s.host.Logger().Warn("the kernel refused flows", "error", f.Errno, "flows", f.Count, "first", f.Sample)
+	}
+	s.host.Done(report)
+	return nil
+}
+
+func reportCounts(records uint64, c *ctnl.Counts) []plugin.Count {
+	counts := []plugin.Count{{Name: "flows", Value: records}}
+	for _, one := range []plugin.Count{
+		{Name: "created", Value: c.Created}, {Name: "updated", Value: c.Updated}, {Name: "replaced", Value: c.Replaced},
+		{Name: "deleted", Value: c.Deleted}, {Name: "gone", Value: c.Missing}, {Name: "failed", Value: c.Failed()},
+		{Name: "without_helper", Value: c.WithoutHelper}, {Name: "without_labels", Value: c.WithoutLabels},
+		{Name: "without_master", Value: c.WithoutMaster},
+	} {
+		if one.Value > 0 {
+			counts = append(counts, one)
+		}
+	}
+	return counts
+}
+
+// count takes over what the writer counted since the last time, which a batch
+// of the replay r caused, or a live one (nil).
+func (s *sink) count(r *replay) {
+	c := s.writer.Counts(true)
+	if r != nil {
+		r.counts.Add(c)
+	} else {
+		s.logFailures(c)
+	}
+	s.mu.Lock()
+	s.total.Add(c)
+	s.mu.Unlock()
+}
+
+// logFailures logs the failures of live flows, ever more rarely: at each power
+// of two of their number.
+func (s *sink) logFailures(c ctnl.Counts) {
+	for _, f := range c.Failures {
+		before := s.logged
+		s.logged += f.Count
+		if bits.Len64(before) != bits.Len64(s.logged) {
+			s.host.Logger().Warn("the kernel refused a flow", "error", f.Errno, "flow", f.Sample, "refused", s.logged)
+		}
+	}
+}
+
+// Statistics implements plugin.Meter.
+func (s *sink) Statistics() []plugin.Statistic {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := &s.total
+	list := []plugin.Statistic{
+		{Name: "created", Help: "entries created in the kernel", Value: t.Created},
+		{Name: "updated", Help: "entries changed", Value: t.Updated},
+		{Name: "replaced", Help: "entries deleted and created again, with another translation", Value: t.Replaced},
+		{Name: "deleted", Help: "entries deleted", Value: t.Deleted},
+		{Name: "shortened", Help: "entries whose flow ended at its peer", Value: t.Shortened},
+		{Name: "gone", Help: "entries to delete or shorten that were not there", Value: t.Missing},
+		{Name: "without_helper", Help: "flows whose helper the kernel does not have", Value: t.WithoutHelper},
+		{Name: "without_labels", Help: "flows whose labels no rule of the kernel uses", Value: t.WithoutLabels},
+		{Name: "without_master", Help: "related flows whose master was not there", Value: t.WithoutMaster},
+		{Name: "failed", Help: "flows that the kernel refused", Type: plugin.Loss, Value: t.Failed()},
+		{Name: "commits", Help: "commits carried out", Value: s.ended.commits},
+		{Name: "replays", Help: "replays that arrived, commits included", Value: s.ended.replays},
+		{Name: "replays_incomplete", Help: "replays of which records were lost", Type: plugin.Loss, Value: s.ended.incomplete},
+	}
+	return list
+}

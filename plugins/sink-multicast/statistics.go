@@ -1,0 +1,52 @@
+package sinkmulticast
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-project/sluice/core/plugin"
+)
+
+// counters are read while a batch is being sent, so each is atomic.
+type counters struct {
+	datagrams, bytes, fragmented     atomic.Uint64
+	lost                             atomic.Uint64
+	full, unreachable, refused       atomic.Uint64
+	zones, tooLong                   atomic.Uint64
+	replays, replaysFailed, requests atomic.Uint64
+}
+
+// errors returns the counter for an error of a send.
+func (c *counters) errors(err error) *atomic.Uint64 {
+	switch {
+	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		return &c.full
+	case errors.Is(err, unix.EPERM):
+		return &c.refused
+	}
+	return &c.unreachable
+}
+
+// Statistics implements plugin.Meter.
+func (s *Sink) Statistics() []plugin.Statistic {
+	c := &s.count
+	one := func(name, help string, typ plugin.StatisticType, v *atomic.Uint64) plugin.Statistic {
+		return plugin.Statistic{Name: name, Help: help, Type: typ, Value: v.Load()}
+	}
+	return []plugin.Statistic{
+		one("datagrams_sent", "datagrams that the kernel took", plugin.Counter, &c.datagrams),
+		one("bytes_sent", "bytes of messages in them", plugin.Counter, &c.bytes),
+		one("datagrams_fragmented", "datagrams sent in fragments, since the MTU had become smaller", plugin.Counter, &c.fragmented),
+		one("datagrams_lost", "datagrams that could not be sent", plugin.Loss, &c.lost),
+		one("send_queue_full", "of these, because the interface's queue was full", plugin.Counter, &c.full),
+		one("send_unreachable", "of these, because interface, address or route were not there", plugin.Counter, &c.unreachable),
+		one("send_refused", "of these, because a packet filter dropped them", plugin.Counter, &c.refused),
+		one("flows_of_zones", "flows not sent, since peer_version knows no zones", plugin.Counter, &c.zones),
+		one("flows_too_long", "flows not sent, since they fit into no datagram", plugin.Loss, &c.tooLong),
+		one("replays_sent", "replays sent to their end", plugin.Counter, &c.replays),
+		one("replays_failed", "replays that were sent without their end", plugin.Counter, &c.replaysFailed),
+		one("resyncs_requested", "times that the peers were asked for all they have", plugin.Counter, &c.requests),
+	}
+}

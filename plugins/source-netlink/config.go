@@ -1,0 +1,68 @@
+package sourcenetlink
+
+import (
+	"math"
+	"time"
+
+	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/core/plugin"
+)
+
+// Definition declares the plugin.
+var Definition = plugin.Definition{
+	Kind:    plugin.KindSource,
+	Type:    "netlink",
+	Summary: "Reads the kernel's conntrack events over netlink, and its table as replays.",
+	Config: func() any {
+		return &Config{
+			BufferSize: 2 << 20, BufferSizeMax: 8 << 20, Coalesce: plugin.Duration(2 * time.Millisecond),
+			Reliable: true, QueueLimit: 32 << 20, ReplayRate: 100_000,
+		}
+	},
+}
+
+// Config is the plugin's block. Its sizes are in bytes.
+type Config struct {
+	BufferSize    plugin.Size     `hcl:"buffer_size,optional" doc:"Receive buffer of the event socket as getsockopt shows it. An event takes 1280 bytes of it. More than twice net.core.rmem_max needs CAP_NET_ADMIN."`
+	BufferSizeMax plugin.Size     `hcl:"buffer_size_max,optional" doc:"How far the receive buffer grows: it doubles each time events are lost."`
+	Coalesce      plugin.Duration `hcl:"coalesce,optional" doc:"While events keep coming, at most one batch goes out in this time; the first after quiet goes at once. \"0s\" never waits, for active-active pairs whose packets may take either firewall."`
+	Reliable      bool            `hcl:"reliable,optional" doc:"Have the kernel keep back events that do not fit and report them again (NETLINK_BROADCAST_ERROR). Packets are never dropped for it."`
+	QueueLimit    plugin.Size     `hcl:"queue_limit,optional" doc:"Memory for events that the next stage does not take yet. Beyond it events are dropped and counted, and the table is replayed afterwards."`
+	ReplayRate    uint32          `hcl:"replay_rate,optional" doc:"Flows a second of a replay; 0 is as fast as the pipeline takes them."`
+	NetNS         string          `hcl:"netns,optional" doc:"Network namespace to read, as in \"/run/netns/blue\". Default: the runner's own."`
+}
+
+// The bounds of sizes: what setsockopt takes, and one batch.
+const (
+	maxBuffer = math.MaxInt32 - 1
+	minQueue  = flow.MaxBatch
+)
+
+// Validate checks the relations between the values.
+func (c *Config) Validate() (d plugin.Diagnostics) {
+	if c.BufferSizeMax < c.BufferSize {
+		d.Add(plugin.Path("buffer_size_max"), "Maximum below the size",
+			"The receive buffer begins with %v and can't grow to %v: raise buffer_size_max or lower buffer_size.",
+			c.BufferSize, c.BufferSizeMax)
+	}
+	if c.BufferSizeMax > maxBuffer {
+		d.Add(plugin.Path("buffer_size_max"), "Size out of range", "A socket's buffer is less than 2GiB.")
+	}
+	if c.QueueLimit < minQueue {
+		d.Add(plugin.Path("queue_limit"), "Size out of range", "The queue must have room for one batch: at least %v.",
+			plugin.Size(minQueue))
+	}
+	if time.Duration(c.Coalesce) > time.Second {
+		d.Add(plugin.Path("coalesce"), "Duration out of range",
+			"Events would wait for %v, while the receive buffer fills: at most \"1s\" makes sense, and \"2ms\" is usual.", c.Coalesce)
+	}
+	return d
+}
+
+// Traits tells the runner where the stage is to run.
+func (c *Config) Traits() plugin.Traits {
+	return plugin.Traits{NetNS: c.NetNS, Kernel: true}
+}
+
+// Build makes the source.
+func (c *Config) Build() (any, error) { return newSource(c), nil }
