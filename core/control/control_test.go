@@ -169,6 +169,23 @@ func TestDumpCut(t *testing.T) {
 	}
 }
 
+// Neither must one whose end says nothing, since an error may have been there.
+func TestDumpWithoutTrailer(t *testing.T) {
+	socket := filepath.Join(shortDir(t), "s")
+	l, err := Listen(Socket{Path: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "x\n")
+	})}
+	go func() { _ = other.Serve(l) }()
+	defer other.Close()
+	if err := NewClient(socket).Dump(t.Context(), DumpRequest{Target: "a"}, io.Discard); !errors.Is(err, ErrCut) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // The writer's error is the caller's own, not the connection's.
 func TestDumpToFullDisk(t *testing.T) {
 	socket, _ := serve(t, &fake{dump: func(_ context.Context, _ DumpRequest, out io.Writer) error {

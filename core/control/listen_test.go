@@ -132,30 +132,41 @@ func TestListenRefusesServedSocket(t *testing.T) {
 // Of several that find the same stale socket at once, one wins.
 func TestListenAtOnce(t *testing.T) {
 	path := filepath.Join(shortDir(t), "s")
+	for range 30 {
+		dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dead.SetUnlinkOnClose(false)
+		dead.Close()
+		won := listenAtOnce(t, path, 8)
+		if len(won) != 1 {
+			t.Fatalf("%d listen", len(won))
+		}
+		won[0].Close()
+	}
+}
+
+func listenAtOnce(t *testing.T, path string, n int) (won []net.Listener) {
 	var mu sync.Mutex
-	var won []net.Listener
 	var all sync.WaitGroup
-	for range 8 {
+	start := make(chan struct{})
+	for range n {
 		all.Go(func() {
+			<-start
 			l, err := Listen(Socket{Path: path})
-			if err != nil {
-				if !errors.Is(err, ErrInUse) {
-					t.Error(err)
-				}
-				return
-			}
 			mu.Lock()
 			defer mu.Unlock()
-			won = append(won, l)
+			if err == nil {
+				won = append(won, l)
+			} else if !errors.Is(err, ErrInUse) {
+				t.Error(err)
+			}
 		})
 	}
+	close(start)
 	all.Wait()
-	if len(won) != 1 {
-		t.Errorf("%d listen", len(won))
-	}
-	for _, l := range won {
-		l.Close()
-	}
+	return won
 }
 
 // A listener that was replaced leaves its successor's socket alone.

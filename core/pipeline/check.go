@@ -1,7 +1,9 @@
 package pipeline
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -99,11 +101,12 @@ func checkScopes(drafts []*draft) (diags hcl.Diagnostics) {
 	}
 	each(drafts, func(d *draft, s *stageDraft) {
 		scope := s.Traits.Scope
+		others := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == d.name })
 		switch other := byName[scope]; {
 		case scope == "":
 		case other == nil:
 			diags = append(diags, failure("Unknown pipeline", fmt.Sprintf("The scope %q names no pipeline.%s",
-				scope, didYouMean(scope, names, " There are: "+list(names)+".")), s.at("scope")))
+				scope, didYouMean(scope, others, " Others are: "+cmp.Or(list(others), "none")+".")), s.at("scope")))
 		case other == d:
 			diags = append(diags, failure("Scope names its own pipeline", fmt.Sprintf(
 				"The scope of a sink is the pipeline whose source and filters say what a purge may delete, "+

@@ -235,6 +235,33 @@ pipeline "p" {
 	}
 }
 
+// A plugin's schema comes from another process: it may be anything.
+func TestBadSchemas(t *testing.T) {
+	attribute := func(name, typ string) *stagepb.Schema {
+		return &stagepb.Schema{Attributes: []*stagepb.Attribute{{Name: name, Type: typ}}}
+	}
+	for name, schema := range map[string]*stagepb.Schema{
+		"name taken":   attribute("name", "string"),
+		"no type":      attribute("a", "strin"),
+		"bad type":     attribute("a", "list("),
+		"nested":       {Blocks: []*stagepb.Block{{Name: "b", Schema: attribute("a", "")}}},
+		"repeated":     {Blocks: []*stagepb.Block{{Name: "b", Repeated: true, Schema: attribute("a", "?")}}},
+		"empty object": attribute("a", "object()"),
+	} {
+		if spec, err := stageSpecOf(schema); err == nil {
+			t.Errorf("%s: %v", name, spec)
+		}
+	}
+	for name, schema := range map[string]*stagepb.Schema{
+		"none": nil, "block without schema": {Blocks: []*stagepb.Block{{Name: "b"}}}, "name in a block": {
+			Blocks: []*stagepb.Block{{Name: "b", Schema: attribute("name", "any")}}},
+	} {
+		if _, err := stageSpecOf(schema); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestJSON(t *testing.T) {
 	text, err := os.ReadFile("testdata/bad-address.hcl")
 	if err != nil {

@@ -2,10 +2,12 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 
 	"github.com/hashicorp/hcl/v2/hcldec"
 
 	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/core/plugin/stagepb"
 )
 
 // plugins is a Catalog that asks each plugin for its description once.
@@ -34,9 +36,19 @@ func (p *plugins) spec(kind plugin.Kind, typ string) (hcldec.Spec, error) {
 		if err != nil {
 			d.err = err
 		} else {
-			d.spec, d.err = specOf(reply.Schema)
+			d.spec, d.err = stageSpecOf(reply.Schema)
 		}
 		p.described[key] = d
 	}
 	return p.described[key].spec, p.described[key].err
+}
+
+// stageSpecOf is specOf for a stage's own block, where "name" is taken.
+func stageSpecOf(schema *stagepb.Schema) (hcldec.Spec, error) {
+	for _, a := range schema.GetAttributes() {
+		if a.Name == "name" {
+			return nil, errors.New(`its attribute "name" is the one that every stage has: the plugin must rename it`)
+		}
+	}
+	return specOf(schema)
 }

@@ -15,8 +15,7 @@ import (
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
 )
 
-// specOf makes what HCL decodes a block by from a plugin's schema. The
-// attribute "name" is left out: it belongs to every stage.
+// specOf makes what HCL decodes a block by from a plugin's schema.
 func specOf(schema *stagepb.Schema) (hcldec.Spec, error) {
 	object := hcldec.ObjectSpec{}
 	for _, a := range schema.GetAttributes() {

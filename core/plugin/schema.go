@@ -63,14 +63,12 @@ func SchemaOf(config any) Schema {
 func schemaOf(v reflect.Value) (s Schema) {
 	for _, f := range fieldsOf(v.Type()) {
 		if f.block {
-			element, repeated := f.Type, false
-			switch element.Kind() {
-			case reflect.Slice:
-				element, repeated = element.Elem(), true
-			case reflect.Pointer:
-				element = element.Elem()
+			block := v.FieldByIndex(f.Index) // holds the block's defaults, if it is there
+			repeated := block.Kind() == reflect.Slice
+			if repeated || block.Kind() == reflect.Pointer && block.IsNil() {
+				block = reflect.New(f.Type.Elem())
 			}
-			s.Blocks = append(s.Blocks, Block{f.name, repeated, f.doc, schemaOf(reflect.New(element).Elem())})
+			s.Blocks = append(s.Blocks, Block{f.name, repeated, f.doc, schemaOf(reflect.Indirect(block))})
 			continue
 		}
 		typ, format := typeOf(f.Type)

@@ -259,7 +259,7 @@ func (w *Writer) notFound(r *request) (done bool) {
 
 func (w *Writer) afterUpdate(r *request) (done bool) {
 	switch r.errno {
-	case unix.ENOANO: // labels come last: all else took effect
+	case unix.ENOSPC: // labels come last: all else took effect
 		r.omit |= OmitLabels
 	case 0:
 	case unix.ENOENT:

@@ -33,7 +33,7 @@ func with(f *flow.Flow, change func(*flow.Flow)) *flow.Flow {
 // sent as an event has it.
 func TestCommitHeedsTheKernel(t *testing.T) {
 	base := func() *flow.Flow { return tcp("10.0.0.1:1000", "10.0.0.2:80") }
-	label := append([]byte{0: 0, 7: 1}, make([]byte, 8)...)
+	label := append([]byte{8}, make([]byte, 15)...)
 	for name, c := range map[string]struct {
 		rules string
 		flow  *flow.Flow
@@ -69,7 +69,7 @@ func TestCommitHeedsTheKernel(t *testing.T) {
 		}), func(e *flow.Event, _ Counts) bool { return true }},
 		"labels without a rule": {"", with(base(), func(f *flow.Flow) { f.Tail = f.Tail.Append(flow.AttrLabels, label) }),
 			func(e *flow.Event, _ Counts) bool { return !e.Tail.Has(flow.AttrLabels) }},
-		"labels with a rule": {labelRule, with(base(), func(f *flow.Flow) { f.Tail = f.Tail.Append(flow.AttrLabels, label[:8]) }),
+		"labels with a rule": {labelRule, with(base(), func(f *flow.Flow) { f.Tail = f.Tail.Append(flow.AttrLabels, label[:3]) }),
 			func(e *flow.Event, _ Counts) bool {
 				v, _ := e.Tail.Get(flow.AttrLabels)
 				return string(v) == string(label)
@@ -337,9 +337,7 @@ func TestCommitCuresStaleWindows(t *testing.T) {
 	if _, err := bed.FW.Run("nft", "delete", "table", "ip", "elsewhere"); err != nil {
 		t.Fatal(err)
 	}
-	if err := transfer.Wait(); err != nil {
-		t.Fatal(err)
-	}
+	mustComplete(t, transfer)
 }
 
 func TestManyFlows(t *testing.T) {

@@ -61,11 +61,13 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
+var raceDetector bool // see race_test.go
+
 // TestMemory fills a cache with half a million flows and asks the kernel what
 // the process takes more than before.
 func TestMemory(t *testing.T) {
-	if testing.Short() {
-		t.Skip("fills 70 MB")
+	if testing.Short() || raceDetector {
+		t.Skip("fills 70 MB, and the race detector several times that")
 	}
 	const flows, most = 500000, 225
 	debug.FreeOSMemory()

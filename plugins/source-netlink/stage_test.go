@@ -33,7 +33,7 @@ const wait = 20 * time.Second
 // A stage is the plugin at work in a process of its own, as the runner starts
 // it, with this test at the other end of its edge.
 type stage struct {
-	t      *testing.T
+	t      testing.TB
 	client stagepb.StageClient
 	edge   int
 	plugin *goplugin.Client
@@ -43,7 +43,7 @@ type stage struct {
 }
 
 // startStage starts the plugin in a namespace.
-func startStage(t *testing.T, n *testbed.Namespace, config string, start *stagepb.StartRequest) *stage {
+func startStage(t testing.TB, n *testbed.Namespace, config string, start *stagepb.StartRequest) *stage {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -201,7 +201,7 @@ func (s *stage) replay(id uint64, flags flow.SyncFlags) {
 	}
 }
 
-func mustWriter(t *testing.T, n *testbed.Namespace, port uint32) (w *ctnl.Writer) {
+func mustWriter(t testing.TB, n *testbed.Namespace, port uint32) (w *ctnl.Writer) {
 	t.Helper()
 	err := n.Do(func() (err error) {
 		w, err = ctnl.OpenWriter(ctnl.WriterConfig{Port: port})
@@ -228,7 +228,7 @@ func testFlow(i int) *flow.Flow {
 }
 
 // create makes flows first … first+n-1.
-func create(t *testing.T, w *ctnl.Writer, first, n int) {
+func create(t testing.TB, w *ctnl.Writer, first, n int) {
 	t.Helper()
 	for i := first; i < first+n; i++ {
 		if err := w.Commit(testFlow(i)); err != nil {

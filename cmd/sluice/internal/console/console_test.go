@@ -112,6 +112,14 @@ func TestColors(t *testing.T) {
 	}
 }
 
+// A stage whose turn to start has not come has been in no state for any time.
+func TestNotYetStarted(t *testing.T) {
+	row := stageRow(control.StageStatus{Address: "local.cache.memory", State: "starting"}, "local", time.Now())
+	if row[2].text != "-" || row[3].text != "-" {
+		t.Errorf("got %v", row)
+	}
+}
+
 // A step that failed is red, and not cut short.
 func TestStepFailed(t *testing.T) {
 	var out bytes.Buffer

@@ -81,6 +81,9 @@ func stageRow(stage control.StageStatus, pipeline string, now time.Time) []cell 
 		Count(stage.EventsIn), Count(stage.EventsOut), Count(stage.Lost), Bytes(stage.QueueBytes),
 		seconds(stage.CPUSeconds), Bytes(stage.MemoryBytes))
 	row[1].style = styles[stage.State]
+	if stage.Since.IsZero() { // its pipeline starts from the sinks up
+		row[3].text = "-"
+	}
 	if stage.PID != 0 {
 		row[2].text = strconv.Itoa(stage.PID)
 	}

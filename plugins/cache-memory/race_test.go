@@ -1,0 +1,5 @@
+//go:build race
+
+package cachememory
+
+func init() { raceDetector = true }
