@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/internal/bundled"
 )
 
 // TestTranscripts compares what commands print with golden files, each a
@@ -168,7 +169,7 @@ func TestBundled(t *testing.T) {
 			t.Errorf("%s is listed twice", name)
 		}
 		seen[name] = true
-		if d := plugin.Describe(bundled[i]); d.Summary == "" || d.Schema == nil {
+		if d := plugin.Describe(bundled.Definitions[i]); d.Summary == "" || d.Schema == nil {
 			t.Errorf("%s: %v", name, d)
 		}
 	}

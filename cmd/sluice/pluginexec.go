@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/internal/bundled"
 )
 
 const pluginExecName = "plugin-exec" // core/runner knows it
@@ -25,7 +26,7 @@ func (a *app) pluginExec() *cobra.Command {
 			if i < 0 {
 				return fmt.Errorf("there is no bundled plugin %q; there are %s", args[0], strings.Join(bundledNames(), ", "))
 			}
-			return plugin.Serve(bundled[i])
+			return plugin.Serve(bundled.Definitions[i])
 		},
 	}
 }

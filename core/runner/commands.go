@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sluice-project/sluice/core/control"
@@ -17,6 +18,14 @@ import (
 
 // Do implements control.Backend.
 func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.Step)) error {
+	if !r.ready.Load() {
+		return fmt.Errorf("%s: the runner is starting: try again in a moment", q.Command)
+	}
+	// What changes the kernel is carried through, also when the caller is gone:
+	// a notify script that is killed must not leave half a takeover.
+	if q.Command == "role" || q.Command == "commit" {
+		ctx = context.WithoutCancel(ctx)
+	}
 	do := steps{ctx, report}
 	switch q.Command {
 	case "commit":
@@ -38,7 +47,7 @@ func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.
 	case "role":
 		return r.changeRole(do, q)
 	case "stop":
-		return do.step("stop", "", func() ([]control.Count, error) { r.stop(); return nil, nil })
+		return do.step("stop", "", func() ([]control.Count, error) { return nil, r.Stop(ctx) })
 	}
 	return fmt.Errorf("unknown command %q: there are %v", q.Command, control.Commands)
 }
@@ -168,7 +177,7 @@ func (r *Runner) flush(do steps, q control.Request) error {
 		})
 	}
 	if len(q.Targets) == 0 && !q.All {
-		return fmt.Errorf("flush: name a cache, a pipeline, kernel, or --all; caches are %v", r.addresses(isCache))
+		return fmt.Errorf("flush: name a cache, a pipeline, kernel, or --all; caches: %s", r.addresses(isCache))
 	}
 	for _, target := range q.Targets {
 		if _, err := r.oneCache(target); err != nil {
@@ -201,13 +210,18 @@ func countsOf(answer []byte) (counts []control.Count) {
 	return counts
 }
 
-func (r *Runner) addresses(concerns func(*stage) bool) (addresses []string) {
+// addresses lists the stages that a command concerns, for people.
+func (r *Runner) addresses(concerns func(*stage) bool) string {
+	var addresses []string
 	for _, s := range r.stages {
 		if concerns(s) {
 			addresses = append(addresses, s.address)
 		}
 	}
-	return addresses
+	if len(addresses) == 0 {
+		return "none"
+	}
+	return strings.Join(addresses, ", ")
 }
 
 // oneCache returns the cache that a target names; a pipeline with several
@@ -220,7 +234,7 @@ func (r *Runner) oneCache(target string) (*stage, error) {
 	stages = slices.DeleteFunc(slices.Clone(stages), func(s *stage) bool { return !isCache(s) })
 	switch len(stages) {
 	case 0:
-		return nil, fmt.Errorf("%q has no cache; caches are %v", target, r.addresses(isCache))
+		return nil, fmt.Errorf("%q has no cache; caches: %s", target, r.addresses(isCache))
 	case 1:
 		return stages[0], nil
 	}
@@ -235,7 +249,7 @@ func (r *Runner) oneCache(target string) (*stage, error) {
 func (r *Runner) Dump(ctx context.Context, q control.DumpRequest, out io.Writer) error {
 	cache, err := r.oneCache(q.Target)
 	if err != nil {
-		return fmt.Errorf("dump: %w", err)
+		return err
 	}
 	return cache.command(ctx, plugin.Command{Name: "dump", Args: q.Args, JSON: q.JSON}, out)
 }

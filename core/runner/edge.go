@@ -47,16 +47,23 @@ func newEdge(name string) (*edge, error) {
 
 // queued returns the bytes that wait to be read.
 func (e *edge) queued() uint64 {
-	n, err := unix.IoctlGetInt(int(e.read.Fd()), unix.SIOCINQ)
-	if err != nil || n < 0 {
-		return 0
+	n := 0
+	withFD(e.read, func(fd int) { n, _ = unix.IoctlGetInt(fd, unix.SIOCINQ) })
+	return uint64(max(n, 0))
+}
+
+// withFD calls f with the descriptor, unless the file was closed.
+func withFD(file *os.File, f func(fd int)) {
+	if raw, err := file.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { f(int(fd)) })
 	}
-	return uint64(n)
 }
 
 // end shuts the writing side down: the reader gets what is queued, then the
 // end. It can't be undone.
-func (e *edge) end() { _ = unix.Shutdown(int(e.write.Fd()), unix.SHUT_WR) }
+func (e *edge) end() {
+	withFD(e.write, func(fd int) { _ = unix.Shutdown(fd, unix.SHUT_WR) })
+}
 
 func (e *edge) close() {
 	e.write.Close()

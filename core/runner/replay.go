@@ -36,6 +36,7 @@ type replayer struct {
 	mu      sync.Mutex
 	waiting []*replay
 	current *replay
+	barrier *replay   // of a source with a link: runs beside the current one
 	last    []*replay // ended, newest last; for status
 	pause   time.Duration
 	ended   time.Time
@@ -87,12 +88,38 @@ func (p *replayer) request(edge uint16, flags flow.SyncFlags, reason string, sig
 		}
 	}
 	r := &replay{edge: edge, flags: flags, reason: reason, signal: signal, done: make(chan struct{}), broken: make(chan string, 1)}
+	if flags&flow.SyncKeep != 0 && p.byLink() {
+		// Peers that are still answering must not make a takeover wait: what
+		// they send has other marks than this.
+		if p.barrier == nil {
+			p.barrier = r
+			go p.runBarrier(r)
+		}
+		return p.barrier
+	}
 	p.waiting = append(p.waiting, r)
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
 	return r
+}
+
+func (p *replayer) byLink() bool { return p.stage.conf.Traits.GetLink() != "" }
+
+func (p *replayer) runBarrier(r *replay) {
+	err := p.try(context.Background(), r)
+	p.mu.Lock()
+	p.barrier = nil
+	p.mu.Unlock()
+	r.end(err)
+}
+
+func (r *replay) end(err error) {
+	r.mu.Lock()
+	r.err, r.elapsed = err, time.Since(r.started)
+	r.mu.Unlock()
+	close(r.done)
 }
 
 func endedReplay(reason string) *replay {
@@ -186,9 +213,6 @@ func (p *replayer) sleep(ctx context.Context, d time.Duration) {
 }
 
 func (p *replayer) finish(r *replay, err error) {
-	r.mu.Lock()
-	r.err, r.elapsed = err, time.Since(r.started)
-	r.mu.Unlock()
 	p.mu.Lock()
 	p.current, p.ended = nil, time.Now()
 	p.last = append(p.last, r)
@@ -196,7 +220,7 @@ func (p *replayer) finish(r *replay, err error) {
 		p.last = p.last[1:]
 	}
 	p.mu.Unlock()
-	close(r.done)
+	r.end(err)
 	log := p.stage.runner.log.With("stage", p.stage.address, "reason", r.reason, "elapsed", r.elapsed)
 	for _, c := range r.counts {
 		log = log.With(c.Name, c.Value)
@@ -224,7 +248,6 @@ func (p *replayer) fail(err error) {
 func (p *replayer) try(ctx context.Context, r *replay) error {
 	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
 	defer cancel()
-	byLink := p.stage.conf.Traits.GetLink() != "" && r.flags&flow.SyncKeep == 0
 	r.mu.Lock()
 	r.id = p.stage.runner.replayID.Add(1)
 	r.receivers = p.stage.receivers(r.edge)
@@ -237,7 +260,7 @@ func (p *replayer) try(ctx context.Context, r *replay) error {
 	default:
 	}
 	r.mu.Unlock()
-	if byLink {
+	if p.byLink() && r.flags&flow.SyncKeep == 0 {
 		return p.askPeers(ctx, r)
 	}
 	process := p.stage.process()

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/core/plugin"
 )
@@ -43,7 +44,8 @@ type Runner struct {
 	purges   purgeSchedule
 	role     roleState
 
-	stop     context.CancelFunc // ends Run
+	ready    atomic.Bool   // all stages run
+	stopping chan struct{} // closed by Stop
 	stopOnce sync.Once
 	done     chan struct{} // closed when Run returned
 }
@@ -66,7 +68,7 @@ func New(o Options) (*Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Runner{options: o, log: o.Log, spawner: s, started: time.Now(), done: make(chan struct{})}
+	r := &Runner{options: o, log: o.Log, spawner: s, started: time.Now(), stopping: make(chan struct{}), done: make(chan struct{})}
 	// Ids that no earlier life of this node used: peers remember them.
 	r.replayID.Store(uint64(time.Now().UnixNano()))
 	for _, p := range o.Config.Pipelines {
@@ -159,8 +161,15 @@ func (r *Runner) writeThrough() bool {
 func (r *Runner) Run(ctx context.Context, ready func()) error {
 	defer close(r.done)
 	defer r.close()
-	ctx, r.stop = context.WithCancel(ctx)
-	defer r.stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-r.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	if err := r.start(ctx); err != nil {
 		r.killAll()
 		return err
@@ -173,6 +182,7 @@ func (r *Runner) Run(ctx context.Context, ready func()) error {
 	}
 	r.log.Info("all stages run", "stages", len(r.stages))
 	r.replayAtStart()
+	r.ready.Store(true)
 	if ready != nil {
 		ready()
 	}
@@ -245,7 +255,7 @@ func (r *Runner) close() {
 
 // Stop makes Run drain and return, and waits for it until ctx ends.
 func (r *Runner) Stop(ctx context.Context) error {
-	r.stopOnce.Do(r.stop)
+	r.stopOnce.Do(func() { close(r.stopping) })
 	select {
 	case <-r.done:
 		return nil
@@ -270,5 +280,6 @@ func (r *Runner) find(target string) ([]*stage, error) {
 	for _, l := range r.pipelines {
 		names = append(names, l.name)
 	}
-	return nil, fmt.Errorf("no pipeline or stage %q: pipelines are %v, and `sluice status` lists the stages", target, names)
+	return nil, fmt.Errorf("%w: no pipeline or stage %q: pipelines are %v, and `sluice status` lists the stages",
+		control.ErrUnknown, target, names)
 }

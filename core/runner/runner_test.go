@@ -343,11 +343,11 @@ func TestHoldCacheReplaysToCommitAlone(t *testing.T) {
 func TestCommandsNameWhatThereIs(t *testing.T) {
 	tr := run(t, usual(filepath.Join(t.TempDir(), "out"), object{"flows": 4}))
 	for want, q := range map[string]control.Request{
-		`no pipeline or stage "x": pipelines are [p]`:              {Command: "resync", Targets: []string{"x"}},
-		"no stage of the configuration is a cache with hold":       {Command: "commit"},
-		"name a cache, a pipeline, kernel, or --all; caches are [": {Command: "flush"},
-		"name one: primary, backup or fault":                       {Command: "role"},
-		`unknown command "x"`:                                      {Command: "x"},
+		`no pipeline or stage "x": pipelines are [p]`:                     {Command: "resync", Targets: []string{"x"}},
+		"no stage of the configuration is a cache with hold":              {Command: "commit"},
+		"name a cache, a pipeline, kernel, or --all; caches: p.cache.set": {Command: "flush"},
+		"name one: primary, backup or fault":                              {Command: "role"},
+		`unknown command "x"`:                                             {Command: "x"},
 	} {
 		err := tr.Do(t.Context(), q, func(control.Step) {})
 		if err == nil || !strings.Contains(err.Error(), want) {

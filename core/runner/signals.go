@@ -120,7 +120,7 @@ func (r *Runner) answerPeer(source *stage) {
 func (r *Runner) replayReported(from *stage, report *stagepb.Report) {
 	if report.Owner != "" {
 		if above := from.replayerAbove(); above != nil {
-			if current := above.replays.running(); current != nil {
+			if current := above.replays.running()[0]; current != nil {
 				current.report(from, report)
 			}
 		}
@@ -130,16 +130,19 @@ func (r *Runner) replayReported(from *stage, report *stagepb.Report) {
 		if s.replays == nil {
 			continue
 		}
-		if current := s.replays.running(); current != nil && current.isID(report.Replay) {
-			current.report(from, report)
+		for _, one := range s.replays.running() {
+			if one != nil && one.isID(report.Replay) {
+				one.report(from, report)
+			}
 		}
 	}
 }
 
-func (p *replayer) running() *replay {
+// running returns the current replay and the barrier; either may be nil.
+func (p *replayer) running() [2]*replay {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.current
+	return [2]*replay{p.current, p.barrier}
 }
 
 func (r *replay) isID(id uint64) bool {
@@ -154,8 +157,10 @@ func (r *Runner) breakReplays(s *stage, why string) {
 		if from.replays == nil || !from.passes(s) || from == s && s.process() != nil {
 			continue
 		}
-		if current := from.replays.running(); current != nil {
-			current.tell(why)
+		for _, one := range from.replays.running() {
+			if one != nil {
+				one.tell(why)
+			}
 		}
 	}
 }

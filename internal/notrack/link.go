@@ -12,7 +12,7 @@ const DefaultPort = 3780
 // for the source and the sink of one group on one interface. netns is the
 // network namespace that the interface is in, "" for the runner's own.
 func Link(group netip.Addr, port uint16, device, netns string) string {
-	link := fmt.Sprintf("%v@%s", netip.AddrPortFrom(group, port), device)
+	link := fmt.Sprintf("%v@%s", netip.AddrPortFrom(group.Unmap(), port), device)
 	if netns != "" {
 		link += " in " + netns
 	}

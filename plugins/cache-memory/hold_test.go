@@ -3,6 +3,7 @@ package cachememory
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/sluice-project/sluice/core/flow"
@@ -102,6 +103,29 @@ func TestDuringCommit(t *testing.T) {
 			t.Fatalf("case %d: %+v", i, c.state)
 		}
 	}
+}
+
+// TestCommitPassesBy does the same with a commit under way.
+func TestCommitPassesBy(t *testing.T) {
+	r := newRig(t, withHold)
+	for key := range uint16(step + 100) {
+		r.feed(fromA, added(key, 1))
+	}
+	r.feed(fromA, ended(10)) // frees a slot of the first step
+	waits := 0
+	out := &between{edge: r.out, do: func() {
+		if waits++; waits == 3 { // the mark and the first step were sent
+			r.out.sent = nil
+			r.feed(fromA, added(5000, 7), expected(added(5001, 7)), updated(1, 8), updated(step+50, 8))
+			r.expect("new 5000=7 by 192.168.100.1", "update 1=8 by 192.168.100.1")
+		}
+	}}
+	if err := r.cache.replay(context.Background(), plugin.Replay{ID: 77, Flags: flow.SyncCommit}, out); err != nil {
+		t.Fatal(err)
+	}
+	last := r.out.sent[len(r.out.sent)-2:]
+	r.out.sent = last
+	r.expect("update 5001=7 by 192.168.100.1 in 77", fmt.Sprintf("end %d in 77", step+100))
 }
 
 // TestTimeLeft: a commit sends the time that is left of a flow.

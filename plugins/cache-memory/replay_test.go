@@ -245,6 +245,22 @@ func TestReplayOfACacheAbove(t *testing.T) {
 	below.holds("2=1 by 192.168.100.1", "3=1 by 192.168.100.2")
 }
 
+// TestReplayOfAClaimedFlow: what a cache above has claimed is no dump alone.
+func TestReplayOfAClaimedFlow(t *testing.T) {
+	above, below := newRig(t, withWriteThrough), newRig(t, withWriteThrough)
+	above.feed(own, added(1, 1))
+	above.feed(live, added(2, 1))
+	above.out.sent = nil
+	if err := above.replay(0); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range above.out.sent {
+		below.feedPacket(p)
+	}
+	below.expect("new 2=1")
+	below.holds("2=1")
+}
+
 func TestReplayedIdentity(t *testing.T) {
 	r := newRig(t)
 	r.feed(live, identified(added(1, 5), 10), identified(added(2, 5), 20))

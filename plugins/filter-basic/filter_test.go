@@ -50,6 +50,9 @@ func translated(source, destination, replySource, replyDestination string) flow.
 
 func without(e flow.Event, f flow.Field) flow.Event {
 	e.Present &^= f
+	if f == flow.HasReply {
+		e.Reply = flow.Tuple{}
+	}
 	return e
 }
 

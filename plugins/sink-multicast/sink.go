@@ -73,7 +73,7 @@ func (s *Sink) Open(_ context.Context, host plugin.Host) (err error) {
 
 // resize adapts datagrams to the link's MTU.
 func (s *Sink) resize() {
-	room := notrack.Room(s.link.mtu, s.config.Group.Is6())
+	room := notrack.Room(s.link.mtu, s.config.Group.Unmap().Is6())
 	s.packer.SetRoom(room)
 	s.encoder = notrack.NewEncoder(notrack.Settings{
 		ByteOrders:  notrack.ByteOrders{ReversedNAT: s.config.PeerVersion.ReversesNAT()},
