@@ -153,7 +153,7 @@ func (e *Events) Wait() error {
 // Pause blocks for d, or until Wake is called, whatever arrives.
 func (e *Events) Pause(d time.Duration) error {
 	wait := pollWait
-	if d <= -1 && runtime.GOMAXPROCS(0) > 1 {
+	if d <= maxRawPause && runtime.GOMAXPROCS(0) > 1 {
 		wait = rawPollWait
 	}
 	err := wait(e.only[:], d)
@@ -167,9 +167,10 @@ const maxRawPause = 5 * time.Millisecond
 // rawPollWait is pollWait without telling the runtime that the thread blocks.
 // When told, it wakes its monitor at the end of each pause, which then looks
 // after the threads some ten times at intervals of 20 µs before it sleeps
-// again: at a pause of 2 ms that took a third of this process's time. The price
-// is that a stop of all goroutines, as for the garbage collector, may wait for
-// the pause's end.
+// again. At 30,000 events a second and pauses of 2 ms that took a third of
+// source-netlink's time: 4.1 µs an event instead of 2.8 (its BenchmarkEvent).
+// The price is that a stop of all goroutines, as for the garbage collector, may
+// wait for the end of the pause.
 func rawPollWait(fds []unix.PollFd, d time.Duration) error {
 	deadline := time.Now().Add(d)
 	for ; d > 0; d = time.Until(deadline) {
@@ -224,6 +225,7 @@ func (e *Events) Wake() {
 // ones are read by the next calls.
 func (e *Events) Read() (n int, err error) {
 	for {
+		// Raw as in rawPollWait: it takes some 0.3 ms and never waits.
 		r, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(e.socket.fd),
 			uintptr(unsafe.Pointer(&e.headers[0])), vectorLength, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {

@@ -87,7 +87,11 @@ func (c *Cache) tellFull() {
 	c.mu.Unlock()
 	if refused != c.refused && !c.full {
 		c.full = true
-		c.host.Signal(plugin.SignalFull, fmt.Sprintf("%d flows are all that the limit allows", limit))
+		detail := fmt.Sprintf("%d flows are all that the limit allows", limit)
+		if flows < limit {
+			detail = fmt.Sprintf("flows of %d peers are here, and no room for one more peer", maxOwners-1)
+		}
+		c.host.Signal(plugin.SignalFull, detail)
 	}
 	c.refused = refused
 	if flows < limit-limit/16 {

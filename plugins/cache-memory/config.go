@@ -22,7 +22,7 @@ const (
 
 // Config is the plugin's block. None of it needs a privilege.
 type Config struct {
-	Limit      uint32 `hcl:"limit,optional" doc:"Most flows that the cache keeps. At the limit new flows are refused and counted, and the runner is told. A flow takes about 140 bytes, and its labels, helper and master what they need. Choose what nf_conntrack_max allows, on both firewalls."`
+	Limit      uint32 `hcl:"limit,optional" doc:"Most flows that the cache keeps. At the limit new flows are refused and counted, and the runner is told. A flow takes about 150 bytes, and its labels, helper and master what they need. Choose what nf_conntrack_max allows, on both firewalls."`
 	Hold       bool   `hcl:"hold,optional" doc:"Pass nothing on until the flows are committed: conntrackd's external cache. Leave it out in front of a cache or sink that is to follow at once."`
 	ReplayRate uint32 `hcl:"replay_rate,optional" doc:"Records a second that a replay sends, so that it neither delays live changes nor overruns a peer's receive buffer; 0 for as fast as it goes. A commit is never paced."`
 }

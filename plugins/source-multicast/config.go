@@ -16,7 +16,7 @@ var Definition = plugin.Definition{
 	Summary: "Receives the flows of the other nodes of a multicast group, as conntrackd does.",
 	Config: func() any {
 		return &Config{
-			Port: notrack.DefaultPort, RequestResync: true, Coalesce: plugin.Duration(2 * time.Millisecond),
+			Port: notrack.DefaultPort, ReceiveBuffer: 8 << 20, RequestResync: true, Coalesce: plugin.Duration(2 * time.Millisecond),
 		}
 	},
 }
@@ -26,7 +26,7 @@ type Config struct {
 	Group         netip.Addr      `hcl:"group" doc:"Multicast group to join, IPv4 or IPv6."`
 	Port          uint16          `hcl:"port,optional" doc:"UDP port to receive on."`
 	Interface     string          `hcl:"interface" doc:"Network interface to join on."`
-	ReceiveBuffer plugin.Size     `hcl:"receive_buffer,optional" doc:"Receive buffer of the socket, in bytes. More than net.core.rmem_max needs CAP_NET_ADMIN. Default: the system's."`
+	ReceiveBuffer plugin.Size     `hcl:"receive_buffer,optional" doc:"Receive buffer of the socket, in bytes. More than net.core.rmem_max needs CAP_NET_ADMIN. It holds what peers send while this node is busy elsewhere: 8 MiB are about 70,000 flows."`
 	AcceptFrom    []netip.Prefix  `hcl:"accept_from,optional" doc:"Networks that peers' addresses must be in. Default: anybody on the link."`
 	RequestResync bool            `hcl:"request_resync,optional" doc:"Ask the peers at the start for all that they have."`
 	Coalesce      plugin.Duration `hcl:"coalesce,optional" doc:"While datagrams keep coming, the socket is read at most once in this time; the first after quiet is read at once. \"0s\" never waits, for active-active pairs."`

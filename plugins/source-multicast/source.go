@@ -217,7 +217,7 @@ func (s *Source) sender(d *received) *peer {
 		s.count.truncated++
 	case d.to != s.socket.group.Addr() || d.device != s.socket.index:
 		s.count.elsewhere++
-	case false:
+	case s.socket.isOwn(from):
 		s.count.own++
 	case !s.accepted(from):
 		s.count.refused++

@@ -16,7 +16,7 @@ var Definition = plugin.Definition{
 	Config: func() any {
 		return &Config{
 			BufferSize: 2 << 20, BufferSizeMax: 8 << 20, Coalesce: plugin.Duration(2 * time.Millisecond),
-			Reliable: true, QueueLimit: 32 << 20, ReplayRate: 200_000,
+			Reliable: true, QueueLimit: 32 << 20, ReplayRate: 100_000,
 		}
 	},
 }

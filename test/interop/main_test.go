@@ -1,0 +1,85 @@
+package interop
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/sluice-project/sluice/internal/testbed"
+	"github.com/sluice-project/sluice/test/node"
+)
+
+// binary is the sluice under test: SLUICE_BINARY, or built here.
+var binary string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		if binary = os.Getenv("SLUICE_BINARY"); binary != "" {
+			return m.Run()
+		}
+		dir, err := os.MkdirTemp("", "sluice-interop-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binary = filepath.Join(dir, "sluice")
+		build := exec.Command("go", "build", "-o", binary, "../../cmd/sluice")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// patience bounds waits for conditions.
+const patience = 20 * time.Second
+
+// A site is a firewall pair, firewall 1 active, with servers behind it.
+type site struct {
+	*testbed.Pair
+}
+
+// newSite builds a site whose firewalls translate as rules says.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	testbed.Require(t, testbed.Conntrackd, testbed.Ctool)
+	testbed.MustLeaveNothing(t)
+	s := &site{testbed.MustPair(t, testbed.FirewallConfig{SNAT: true, Rules: rules, Sysctls: longTimeouts})}
+	for _, port := range []int{testbed.ServerPort, zonePort, markPort, helperPort} {
+		testbed.MustServer(t, s.Server, port)
+	}
+	testbed.MustServer(t, s.Client, testbed.ServerPort) // whom DNAT alone leads to
+	if err := s.MoveTo(s.FW1); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// sluice runs sluice on a firewall of the site.
+func (s *site) sluice(t *testing.T, fw *testbed.Firewall, more map[string]string) *node.Node {
+	t.Helper()
+	return node.Must(t, binary, fw, "sluice", node.Pipelines(more))
+}
+
+// conntrackd runs conntrackd on a firewall of the site.
+func (s *site) conntrackd(t *testing.T, fw *testbed.Firewall, config testbed.ConntrackdConfig) *testbed.Daemon {
+	t.Helper()
+	config.Address = fw.Sync.V4.Addr()
+	return testbed.MustDaemon(t, fw.Namespace, config)
+}
+
+func must[T any](t *testing.T) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}

@@ -1,0 +1,114 @@
+package interop
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/sluice-project/sluice/internal/testbed"
+)
+
+// Ports of the servers behind firewalls, beside testbed.ServerPort. Rules of
+// the firewalls do something to the flows to each.
+const (
+	zonePort   = 5002 // a conntrack zone
+	markPort   = 5003 // a mark, and labels
+	helperPort = 5004 // a helper
+	dnatPort   = 8080 // of the virtual address: leads to the other side's server
+	closedPort = 5999 // nobody answers
+)
+
+const (
+	mark = 0x2a01
+	zone = 5
+)
+
+// rules are the firewalls' rules beside SNAT.
+const rules = `
+table inet testbed {
+	ct helper ftp { type "ftp" protocol tcp; }
+	chain prerouting {
+		tcp dport 5002 ct zone set 5
+		tcp sport 5002 ct zone set 5
+	}
+	chain forward {
+		meta l4proto { tcp, udp } th dport 5003 ct mark set 0x2a01
+		tcp dport 5003 ct label set 3
+		tcp dport 5004 ct helper set "ftp"
+	}
+}
+table ip nat {
+	chain prerouting {
+		iifname inside meta l4proto { tcp, udp } th dport 8080 dnat to 10.71.2.2:5001
+		iifname outside tcp dport 8080 dnat to 10.71.1.2:5001
+	}
+}
+table ip6 nat {
+	chain prerouting {
+		iifname inside meta l4proto { tcp, udp } th dport 8080 dnat to [fd71:2::2]:5001
+		iifname outside tcp dport 8080 dnat to [fd71:1::2]:5001
+	}
+}
+`
+
+// longTimeouts keep what traffic leaves until it has been compared.
+var longTimeouts = map[string]string{
+	"net.netfilter.nf_conntrack_udp_timeout":       "300",
+	"net.netfilter.nf_conntrack_icmp_timeout":      "300",
+	"net.netfilter.nf_conntrack_icmpv6_timeout":    "300",
+	"net.netfilter.nf_conntrack_tcp_timeout_close": "300",
+}
+
+// families are the two ends' addresses by family.
+var families = []struct {
+	name                                   string
+	client, server, insideVIP, outsideVIP netip.Addr
+}{
+	{"IPv4", testbed.ClientAddr.V4.Addr(), testbed.ServerAddr.V4.Addr(), testbed.InsideVIP.V4.Addr(), testbed.OutsideVIP.V4.Addr()},
+	{"IPv6", testbed.ClientAddr.V6.Addr(), testbed.ServerAddr.V6.Addr(), testbed.InsideVIP.V6.Addr(), testbed.OutsideVIP.V6.Addr()},
+}
+
+// endings end connections in every way.
+func endings(i int) testbed.Ending {
+	return []testbed.Ending{testbed.LeftOpen, testbed.Orderly, testbed.Reset}[i%3]
+}
+
+// traffic makes flows of every kind that the rules tell apart, both families:
+// source NAT, destination NAT, both; address and port; marks, labels, a zone, a
+// helper; TCP in all its lasting states, UDP answered and not, ICMP.
+func (s *site) traffic(t *testing.T) {
+	t.Helper()
+	for _, f := range families {
+		for _, to := range []netip.AddrPort{
+			netip.AddrPortFrom(f.server, testbed.ServerPort), // source NAT
+			netip.AddrPortFrom(f.insideVIP, dnatPort),        // source and destination NAT
+			netip.AddrPortFrom(f.server, markPort),
+			netip.AddrPortFrom(f.server, zonePort),
+			netip.AddrPortFrom(f.server, helperPort),
+		} {
+			s.Client.MustChurn(t, testbed.Churn{To: to, Count: 6, Payload: 100, Endings: endings})
+		}
+		s.Server.MustChurn(t, testbed.Churn{To: netip.AddrPortFrom(f.outsideVIP, dnatPort), Count: 3, Endings: endings}) // destination NAT alone
+		for _, to := range []netip.AddrPort{
+			netip.AddrPortFrom(f.server, testbed.ServerPort),
+			netip.AddrPortFrom(f.insideVIP, dnatPort),
+			netip.AddrPortFrom(f.server, markPort),
+		} {
+			s.Client.MustUDP(t, testbed.UDP{To: to, Count: 3})
+		}
+		s.Client.MustPing(t, f.server)
+		s.unanswered(t, netip.AddrPortFrom(f.server, closedPort))
+	}
+}
+
+// unanswered sends a UDP datagram that nobody answers.
+func (s *site) unanswered(t *testing.T, to netip.AddrPort) {
+	t.Helper()
+	conn, err := s.Client.Dial(t.Context(), "udp", netip.AddrPort{}, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("anybody?")); err != nil {
+		t.Fatal(err)
+	}
+}
