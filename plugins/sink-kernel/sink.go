@@ -98,8 +98,6 @@ func (s *sink) take(b *flow.Batch, e *flow.Event) error {
 		return s.writer.Shorten(&e.Flow, seconds(s.config.DestroyGrace))
 	}
 	s.setTimeout(&e.Flow)
-	// Its id is another kernel's.
-	e.Present &^= flow.HasID
 	if s.replay.is(b) && s.replay.flags&flow.SyncCommit != 0 {
 		return s.writer.Commit(&e.Flow)
 	}

@@ -212,7 +212,10 @@ func TestCommitPutsMastersFirst(t *testing.T) {
 	related.Tail = related.Tail.AppendMaster(&flow.Master{Family: flow.IPv4, Protocol: flow.TCP, Tuple: master.Original})
 	lost.Tail = lost.Tail.AppendMaster(&flow.Master{Family: flow.IPv4, Protocol: flow.TCP, Tuple: orphan.Original})
 	related.Status |= flow.Expected // as events have it; the kernel refuses it
-	r := s.replay(1, flow.SyncCommit, []flow.Flow{related, lost, master})
+	h, begin := flow.Header{Replay: 1}, flow.Event{Kind: flow.SyncBegin, Sync: flow.Sync{Flags: flow.SyncCommit}}
+	s.write(h, begin, flow.Event{Kind: flow.Update, Flow: related}, flow.Event{Kind: flow.Update, Flow: lost})
+	s.write(h, flow.Event{Kind: flow.Update, Flow: master}) // in a later batch
+	r := s.end(1, flow.SyncCommit, 3)
 	mustReport(t, r, "", plugin.Count{Name: "flows", Value: 3}, plugin.Count{Name: "created", Value: 3},
 		plugin.Count{Name: "without_master", Value: 1})
 	if m, ok := related.Tail.Master(); !ok || m.Tuple != master.Original {

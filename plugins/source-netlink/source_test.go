@@ -153,7 +153,7 @@ func TestFullEdgeNeverBlocksReading(t *testing.T) {
 	last := -1
 	for got := 0; got < flows-int(dropped); {
 		for _, a := range s.read() {
-			i := int(a.Original.Source[2])<<16 | int(a.Original.Source[3])<<8 | int(a.Original.Destination[3])
+			i := indexOf(a)
 			if i <= last {
 				t.Fatalf("flow %d came after flow %d", i, last)
 			}
@@ -164,6 +164,35 @@ func TestFullEdgeNeverBlocksReading(t *testing.T) {
 	testbed.Eventually(t, wait, s.signalled(plugin.SignalEdgeFull))
 	create(t, w, flows, 1)
 	s.readUntil(func(a arrival) bool { return a.Key() == testFlow(flows).Key() })
+}
+
+// indexOf is the number of a testFlow.
+func indexOf(a arrival) int {
+	return int(a.Original.Source[2])<<16 | int(a.Original.Source[3])<<8 | int(a.Original.Destination[3])
+}
+
+// What waits for the edge is not overtaken by what comes when there is room.
+func TestQueuedEventsAreNotOvertaken(t *testing.T) {
+	n := testbed.MustNamespace(t, "fw")
+	s := startStage(t, n, `{"buffer_size": "8MiB", "coalesce": "0s"}`, &stagepb.StartRequest{})
+	w := mustWriter(t, n, 0)
+	made, next := 6000, 0
+	create(t, w, 0, made)
+	for next < made {
+		for _, a := range s.read() {
+			if indexOf(a) != next {
+				t.Fatalf("flow %d came instead of flow %d", indexOf(a), next)
+			}
+			next++
+		}
+		if next < 5000 {
+			create(t, w, made, 5)
+			made += 5
+		}
+	}
+	if s.statistic("overruns")+s.statistic("queue_dropped") != 0 {
+		t.Fatal("events were lost")
+	}
 }
 
 func TestReplayWaitsForRoomAndLetsLivePass(t *testing.T) {

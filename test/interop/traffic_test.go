@@ -1,8 +1,13 @@
 package interop
 
 import (
+	"bufio"
+	"fmt"
+	"net"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-project/sluice/internal/testbed"
 )
@@ -60,7 +65,7 @@ var longTimeouts = map[string]string{
 
 // families are the two ends' addresses by family.
 var families = []struct {
-	name                                   string
+	name                                  string
 	client, server, insideVIP, outsideVIP netip.Addr
 }{
 	{"IPv4", testbed.ClientAddr.V4.Addr(), testbed.ServerAddr.V4.Addr(), testbed.InsideVIP.V4.Addr(), testbed.OutsideVIP.V4.Addr()},
@@ -74,10 +79,11 @@ func endings(i int) testbed.Ending {
 
 // traffic makes flows of every kind that the rules tell apart, both families:
 // source NAT, destination NAT, both; address and port; marks, labels, a zone, a
-// helper; TCP in all its lasting states, UDP answered and not, ICMP.
+// helper and what it expected; TCP in all its lasting states, UDP answered and
+// not, ICMP.
 func (s *site) traffic(t *testing.T) {
 	t.Helper()
-	for _, f := range families {
+	for i, f := range families {
 		for _, to := range []netip.AddrPort{
 			netip.AddrPortFrom(f.server, testbed.ServerPort), // source NAT
 			netip.AddrPortFrom(f.insideVIP, dnatPort),        // source and destination NAT
@@ -85,7 +91,7 @@ func (s *site) traffic(t *testing.T) {
 			netip.AddrPortFrom(f.server, zonePort),
 			netip.AddrPortFrom(f.server, helperPort),
 		} {
-			s.Client.MustChurn(t, testbed.Churn{To: to, Count: 6, Payload: 100, Endings: endings})
+			s.Client.MustChurn(t, testbed.Churn{To: to, Count: 3, Payload: 100, Endings: endings})
 		}
 		s.Server.MustChurn(t, testbed.Churn{To: netip.AddrPortFrom(f.outsideVIP, dnatPort), Count: 3, Endings: endings}) // destination NAT alone
 		for _, to := range []netip.AddrPort{
@@ -93,22 +99,92 @@ func (s *site) traffic(t *testing.T) {
 			netip.AddrPortFrom(f.insideVIP, dnatPort),
 			netip.AddrPortFrom(f.server, markPort),
 		} {
-			s.Client.MustUDP(t, testbed.UDP{To: to, Count: 3})
+			s.Client.MustUDP(t, testbed.UDP{To: to, Count: 2})
 		}
 		s.Client.MustPing(t, f.server)
 		s.unanswered(t, netip.AddrPortFrom(f.server, closedPort))
+		s.related(t, i)
 	}
 }
 
 // unanswered sends a UDP datagram that nobody answers.
 func (s *site) unanswered(t *testing.T, to netip.AddrPort) {
 	t.Helper()
-	conn, err := s.Client.Dial(t.Context(), "udp", netip.AddrPort{}, to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := s.dial(t, s.Client, "udp", to)
 	if _, err := conn.Write([]byte("anybody?")); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// dial connects; the connection is closed when the test ends.
+func (s *site) dial(t *testing.T, from *testbed.Namespace, network string, to netip.AddrPort) net.Conn {
+	t.Helper()
+	conn, err := from.Dial(t.Context(), network, netip.AddrPort{}, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// An echo is a TCP connection whose server sends back what it gets.
+type echo struct {
+	net.Conn
+	lines *bufio.Reader
+}
+
+func (s *site) echo(t *testing.T, to netip.AddrPort) *echo {
+	t.Helper()
+	conn := s.dial(t, s.Client, "tcp", to)
+	e := &echo{conn, bufio.NewReader(conn)}
+	if _, err := fmt.Fprint(e, "ECHO\n"); err != nil {
+		t.Fatal(err)
+	}
+	e.say(t, "hello")
+	return e
+}
+
+// port is the client's.
+func (e *echo) port() uint16 { return netip.MustParseAddrPort(e.LocalAddr().String()).Port() }
+
+// say sends a line, and waits until it comes back.
+func (e *echo) say(t *testing.T, line string) (answer string) {
+	t.Helper()
+	if err := e.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(e, "%s\r\n", line); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := e.lines.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(answer)
+}
+
+// related makes a flow that the firewall's FTP helper expects: the client tells
+// the server over a connection that the helper reads where to connect to. The
+// helper translates that, so that the server, which sends it back, tells whether
+// the helper worked.
+func (s *site) related(t *testing.T, family int) {
+	t.Helper()
+	f := families[family]
+	listener, err := s.Client.Listen("tcp", netip.AddrPortFrom(f.client, 0).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	port := netip.MustParseAddrPort(listener.Addr().String()).Port()
+	command := func(a netip.Addr) string {
+		if a.Is6() {
+			return fmt.Sprintf("EPRT |2|%s|%d|", a, port)
+		}
+		return fmt.Sprintf("PORT %s,%d,%d", strings.ReplaceAll(a.String(), ".", ","), port>>8, port&0xff)
+	}
+	control := s.echo(t, netip.AddrPortFrom(f.server, helperPort))
+	if got := control.say(t, command(f.client)); got != command(f.outsideVIP) {
+		t.Fatalf("the helper made %q of %q", got, command(f.client))
+	}
+	s.dial(t, s.Server, "tcp", netip.AddrPortFrom(f.outsideVIP, port))
 }
