@@ -139,6 +139,7 @@ func (c *core) destroy(r flow.Record, k *key, slot uint32, origin flow.Origin, o
 	if e.alive() {
 		if e.owner != owner || c.another(e) {
 			c.count.ignoredDestroys++
+			c.remember(k)
 			return
 		}
 		c.event.Status &^= flow.Dying // it goes on as the flow last was

@@ -97,6 +97,28 @@ func TestTombstoneOfAnotherBatch(t *testing.T) {
 	r.holds()
 }
 
+// TestEndOfAnotherEntry: the cache knows a predecessor, whose end and successor
+// were lost. The successor's end is nothing to it, but the dump that has read
+// the successor must not bring it back.
+func TestEndOfAnotherEntry(t *testing.T) {
+	r := newRig(t)
+	r.feed(live, identified(added(1, 1), 10))
+	r.feed(during(live, 5), begin(0))
+	r.feed(live, identified(ended(1), 11))
+	r.feed(during(live, 5), identified(updated(1, 2), 11), end(0, 1))
+	r.holds()
+	r.feed(live, identified(added(1, 1), 12))
+	r.feed(during(live, 6), begin(0))
+	r.feed(live, identified(ended(1), 11)) // late
+	r.feed(during(live, 6), identified(updated(1, 1), 12), end(0, 1))
+	r.feed(during(live, 7), begin(0), identified(updated(1, 3), 11), end(0, 1)) // the id again
+	r.holds("1=3")
+	r.signalled()
+	if len(r.cache.core.replays.others) != 0 {
+		t.Error("ends are remembered without a replay")
+	}
+}
+
 // TestLiveIsFilledIn: an event says nothing of labels and master; the dump does.
 func TestLiveIsFilledIn(t *testing.T) {
 	for id, filled := range map[uint32]bool{10: true, 11: false} {

@@ -50,6 +50,17 @@ type replays struct {
 	// on; some of them twice, and some for entries that live again.
 	graves []uint32
 	head   int
+
+	// others has, by epoch, DESTROYs of kernel entries that were not the one
+	// known here: a replay may have read those before they ended. It empties
+	// when no replay is under way.
+	others map[other]uint32
+}
+
+// other is a kernel entry by its key and CTA_ID.
+type other struct {
+	key key
+	id  uint32
 }
 
 // replayOf returns the replay with an id that a batch of owner belongs to: the
@@ -115,6 +126,9 @@ func (c *core) replayed(rec flow.Record, origin flow.Origin, owner uint16, r *re
 	slot := c.find(&k)
 	known := slot != 0 && c.at(slot).alive()
 	switch {
+	case c.remembered(&k, r):
+		c.count.overtaken++
+		return
 	case slot != 0 && c.at(slot).live >= r.begin:
 		c.overtaken(c.at(slot))
 	case !known && !c.admit():
@@ -208,12 +222,43 @@ func (c *core) bury(slot uint32) {
 		return
 	}
 	if len(c.replays.graves)-c.replays.head >= c.maxGraves() {
-		for o := range c.owners.list {
-			c.cancel(uint16(o))
-			c.owners.list[o].ended = 0 // so that the end mark reports it
-		}
+		c.giveUp()
 	}
 	c.replays.graves = append(c.replays.graves, slot)
+}
+
+// giveUp cancels all replays; their end marks will report it.
+func (c *core) giveUp() {
+	for o := range c.owners.list {
+		c.cancel(uint16(o))
+		c.owners.list[o].ended = 0
+	}
+}
+
+// remember is bury for a DESTROY, in c.event, of another kernel entry than the
+// one known by its key.
+func (c *core) remember(k *key) {
+	s := &c.replays
+	if s.active == 0 || !c.event.Has(flow.HasID) {
+		return
+	}
+	if len(s.others) >= c.maxGraves() {
+		c.giveUp()
+		return
+	}
+	if s.others == nil {
+		s.others = map[other]uint32{}
+	}
+	s.others[other{*k, c.event.ID}] = s.epoch
+}
+
+// remembered says whether the kernel entry of c.event ended since the begin of
+// the replay r.
+func (c *core) remembered(k *key, r *replay) bool {
+	if len(c.replays.others) == 0 || !c.event.Has(flow.HasID) {
+		return false
+	}
+	return c.replays.others[other{*k, c.event.ID}] >= r.begin
 }
 
 // maxGraves bounds the tombstones: a quarter of the limit, and never few.
@@ -223,6 +268,9 @@ func (c *core) maxGraves() int { return c.limit/4 + 4096 }
 // whether there may be more.
 func (c *core) reap(n int) (more bool) {
 	s := &c.replays
+	if s.active == 0 {
+		s.others = nil
+	}
 	oldest := uint32(math.MaxUint32)
 	for i := range c.owners.list {
 		if r := &c.owners.list[i].replay; r.active() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/bits"
-	"net/netip"
 	"sync"
 
 	"github.com/sluice-project/sluice/core/flow"
@@ -34,7 +33,6 @@ type sink struct {
 // A replay is one that has begun to arrive.
 type replay struct {
 	id      uint64
-	owner   netip.Addr
 	flags   flow.SyncFlags
 	records uint64
 	counts  ctnl.Counts
@@ -52,7 +50,24 @@ func (s *sink) Open(_ context.Context, host plugin.Host) error {
 		Port: s.start.PortID, WindowTracking: s.config.TCPWindowTracking,
 	})
 	s.writer = w
+	if err == nil && s.start.WriteThrough && !s.start.OneShot && !s.config.TCPWindowTracking {
+		s.beLiberal()
+	}
 	return err
+}
+
+// beLiberal lets connections change sides. Flows that are injected are marked
+// one by one, but those that this node's own packets made can't be: no event
+// tells when their packets begin to pass the peer.
+func (s *sink) beLiberal() {
+	before, err := ctnl.BeLiberal()
+	switch {
+	case err != nil:
+		s.host.Logger().Warn("TCP connections that come back from the peer will be dropped as invalid: "+
+			"set net.netfilter.nf_conntrack_tcp_be_liberal to 1", "error", err)
+	case before != "1":
+		s.host.Logger().Info("set nf_conntrack_tcp_be_liberal to 1, so that connections may pass either node", "was", before)
+	}
 }
 
 // Close closes the socket. All requests were carried out: see Write.
@@ -131,7 +146,7 @@ func (s *sink) begin(b *flow.Batch, e *flow.Event) error {
 		return err
 	}
 	s.count(s.replay)
-	s.replay = &replay{id: b.Replay, owner: b.Owner, flags: e.Sync.Flags}
+	s.replay = &replay{id: b.Replay, flags: e.Sync.Flags}
 	return nil
 }
 
@@ -142,7 +157,7 @@ func (s *sink) end(b *flow.Batch, e *flow.Event) error {
 	}
 	r := s.replay
 	if !r.is(b) {
-		r = &replay{id: b.Replay, owner: b.Owner}
+		r = &replay{id: b.Replay}
 	}
 	s.count(r)
 	report := plugin.Report{Replay: b.Replay, Owner: b.Owner, Counts: reportCounts(r.records, &r.counts)}

@@ -380,9 +380,15 @@ func TestTakeoverKeepsStreamsAlive(t *testing.T) {
 	if err := p.MoveTo(p.FW2); err != nil {
 		t.Fatal(err)
 	}
+	patience := time.After(60 * time.Second)
 	for _, stream := range streams {
-		if err := stream.Wait(); err != nil {
-			t.Error(err)
+		select {
+		case <-stream.Done():
+			if err := stream.Wait(); err != nil {
+				t.Error(err)
+			}
+		case <-patience:
+			t.Fatalf("a stream stands still after %d bytes", stream.Moved())
 		}
 	}
 }

@@ -115,8 +115,17 @@ func strike(t *testing.T, c *cluster, n *node.Node, address string, signal sysca
 	if result == nil || result.Done == 0 {
 		t.Fatal("no connection was made")
 	}
-	testbed.Eventually(t, patience, replicated(c.FW1, c.two, "peers"))
-	t.Logf("equal %v after the traffic of %d connections stopped", time.Since(stopped).Round(10*time.Millisecond), result.Done)
+	var last error // the difference that stayed longest
+	equal := replicated(c.FW1, c.two, "peers")
+	testbed.Eventually(t, patience, func() error {
+		err := equal()
+		if err != nil {
+			last = err
+		}
+		return err
+	})
+	t.Logf("equal %v after the traffic of %d connections stopped; before: %.300v",
+		time.Since(stopped).Round(10*time.Millisecond), result.Done, last)
 	testbed.Eventually(t, patience, n.Quiet)
 	for i, other := range []*node.Node{c.one, c.two} {
 		for a, pid := range must[map[string]int](t)(other.PIDs()) {

@@ -102,6 +102,13 @@ func TestConntrackdTakesWhatSluiceSends(t *testing.T) {
 		d.MustCtl(t, "-n")
 		agree(t)
 	})
+	t.Run("resync", func(t *testing.T) {
+		s.adjusted(t)
+		for _, command := range []string{"resync", "bulk"} {
+			t.Log(must[string](t)(n.Sluice(command)))
+		}
+		agree(t)
+	})
 	t.Run("commit", func(t *testing.T) {
 		testbed.Eventually(t, patience, empty(s.FW2.Table))
 		d.MustCtl(t, "-c")

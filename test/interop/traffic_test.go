@@ -164,27 +164,47 @@ func (e *echo) say(t *testing.T, line string) (answer string) {
 }
 
 // related makes a flow that the firewall's FTP helper expects: the client tells
-// the server over a connection that the helper reads where to connect to. The
-// helper translates that, so that the server, which sends it back, tells whether
-// the helper worked.
+// the server over a connection that the helper reads where to connect to.
 func (s *site) related(t *testing.T, family int) {
 	t.Helper()
 	f := families[family]
-	listener, err := s.Client.Listen("tcp", netip.AddrPortFrom(f.client, 0).String())
+	_, port := s.offer(t, f.server, f.client, f.outsideVIP, f.client.StringExpanded())
+	s.dial(t, s.Server, "tcp", netip.AddrPortFrom(f.outsideVIP, port))
+}
+
+// offer makes the client listen and tell the server so, by an address in the
+// given spelling. The helper translates that to the virtual address, so that
+// the server, which sends it back, tells whether the helper worked. It writes
+// IPv6 addresses at full length: if the client did not, the helper moves the
+// sequence numbers that follow.
+func (s *site) offer(t *testing.T, server, client, vip netip.Addr, spelling string) (*echo, uint16) {
+	t.Helper()
+	listener, err := s.Client.Listen("tcp", netip.AddrPortFrom(client, 0).String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { listener.Close() })
 	port := netip.MustParseAddrPort(listener.Addr().String()).Port()
-	command := func(a netip.Addr) string {
-		if a.Is6() {
-			return fmt.Sprintf("EPRT |2|%s|%d|", a, port)
+	command := func(address string) string {
+		if client.Is6() {
+			return fmt.Sprintf("EPRT |2|%s|%d|", address, port)
 		}
-		return fmt.Sprintf("PORT %s,%d,%d", strings.ReplaceAll(a.String(), ".", ","), port>>8, port&0xff)
+		return fmt.Sprintf("PORT %s,%d,%d", strings.ReplaceAll(address, ".", ","), port>>8, port&0xff)
 	}
-	control := s.echo(t, netip.AddrPortFrom(f.server, helperPort))
-	if got := control.say(t, command(f.client)); got != command(f.outsideVIP) {
-		t.Fatalf("the helper made %q of %q", got, command(f.client))
+	control := s.echo(t, netip.AddrPortFrom(server, helperPort))
+	if got, want := control.say(t, command(spelling)), command(vip.StringExpanded()); got != want {
+		t.Fatalf("the helper made %q of %q, not %q", got, command(spelling), want)
 	}
-	s.dial(t, s.Server, "tcp", netip.AddrPortFrom(f.outsideVIP, port))
+	return control, port
+}
+
+// adjusted makes a connection whose sequence numbers the helper moves. The
+// kernel sends no event for that: whoever is to know must read the table again.
+func (s *site) adjusted(t *testing.T) {
+	t.Helper()
+	f := families[1]
+	control, _ := s.offer(t, f.server, f.client, f.outsideVIP, f.client.String())
+	testbed.Eventually(t, patience, has(s.FW1.Table, 1, func(f testbed.Flow) bool {
+		return between(control.port(), helperPort)(f) && f.SeqAdjust != [2]testbed.SeqAdjust{}
+	}))
 }

@@ -1,0 +1,154 @@
+package interop
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/sluice-project/sluice/internal/testbed"
+	"github.com/sluice-project/sluice/test/node"
+)
+
+// downloads begins one download a family, through source NAT, and one through
+// destination NAT and a zone each.
+func (s *site) downloads(t *testing.T) (all []*testbed.Transfer) {
+	t.Helper()
+	for i, f := range families {
+		for j, to := range []netip.AddrPort{
+			netip.AddrPortFrom(f.server, testbed.ServerPort),
+			netip.AddrPortFrom(f.insideVIP, dnatPort),
+			netip.AddrPortFrom(f.server, zonePort),
+		} {
+			all = append(all, s.Client.MustTransfer(t, testbed.TransferConfig{
+				To: to, Size: 12 << 20, Rate: 4 << 20, Seed: uint64(10*i + j),
+			}))
+		}
+	}
+	for _, d := range all {
+		testbed.Eventually(t, patience, d.Progress(1<<20))
+	}
+	return all
+}
+
+// know is a condition: a source knows all these connections.
+func know(s source, transfers []*testbed.Transfer) func() error {
+	conditions := make([]func() error, len(transfers))
+	for i, transfer := range transfers {
+		local := transfer.Local()
+		conditions[i] = has(s, 1, func(f testbed.Flow) bool {
+			return f.Orig.Src == local.Addr() && f.Orig.SrcPort == local.Port() && f.TCP == testbed.Established
+		})
+	}
+	return all(conditions...)
+}
+
+// finish waits until all arrived as they were sent, over the connections that
+// firewall 2 alone carried since it took over.
+func finish(t *testing.T, s *site, transfers []*testbed.Transfer) {
+	t.Helper()
+	for _, transfer := range transfers {
+		if moved := transfer.Moved(); moved >= 12<<20 {
+			t.Fatal("the download was complete before the takeover: the test tests nothing")
+		}
+	}
+	if err := s.MoveTo(s.FW2); err != nil {
+		t.Fatal(err)
+	}
+	for _, transfer := range transfers {
+		if err := transfer.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Firewall 1 dies with its sluice; conntrackd on firewall 2 takes over.
+func TestDownloadsSurviveTakeoverBySluicesPeer(t *testing.T) {
+	s := newSite(t)
+	d := s.conntrackd(t, s.FW2, testbed.ConntrackdConfig{CommitTimeout: 180})
+	n := s.sluice(t, s.FW1, nil)
+	transfers := s.downloads(t)
+	testbed.Eventually(t, patience, know(d.External, transfers))
+	n.Kill()
+	if err := s.LinksDown(s.FW1); err != nil {
+		t.Fatal(err)
+	}
+	d.MustCtl(t, "-c")
+	testbed.Eventually(t, patience, know(s.FW2.Table, transfers))
+	finish(t, s, transfers)
+	undisturbed(t, d)
+}
+
+// Firewall 1 dies with its conntrackd; sluice on firewall 2 takes over.
+func TestDownloadsSurviveTakeoverBySluice(t *testing.T) {
+	s := newSite(t)
+	d := s.conntrackd(t, s.FW1, testbed.ConntrackdConfig{})
+	n := s.sluice(t, s.FW2, nil)
+	transfers := s.downloads(t)
+	testbed.Eventually(t, patience, know(peers(n), transfers))
+	d.Kill()
+	if err := s.LinksDown(s.FW1); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(must[string](t)(n.Sluice("role", "primary")))
+	if err := know(s.FW2.Table, transfers)(); err != nil {
+		t.Error(err)
+	}
+	finish(t, s, transfers)
+	unharmed(t, n)
+}
+
+// Both firewalls live and pass the connections to and fro, as keepalived's
+// script has them do.
+func TestDownloadsSurviveHandoverAndBack(t *testing.T) {
+	s := newSite(t)
+	n := s.sluice(t, s.FW1, map[string]string{"kernel": "commit_timeout = \"180s\"\n    purge_timeout = \"1s\""})
+	d := s.conntrackd(t, s.FW2, testbed.ConntrackdConfig{PurgeTimeout: 1})
+	transfers := s.downloads(t)
+	testbed.Eventually(t, patience, know(d.External, transfers))
+
+	// To conntrackd: it becomes primary, sluice backup.
+	primary(t, d, s.FW2)
+	if err := s.MoveTo(s.FW2); err != nil {
+		t.Fatal(err)
+	}
+	backup(t, n)
+	for _, transfer := range transfers {
+		testbed.Eventually(t, patience, transfer.Progress(1<<20))
+	}
+	testbed.Eventually(t, patience, know(peers(n), transfers))
+	testbed.Eventually(t, patience, has(s.FW1.Table, 0, func(f testbed.Flow) bool { return f.TCP == testbed.Established })) // purged
+
+	// And back.
+	t.Log(must[string](t)(n.Sluice("role", "primary")))
+	if err := s.MoveTo(s.FW1); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"-t", "-n"} {
+		d.MustCtl(t, command)
+	}
+	for _, transfer := range transfers {
+		if err := transfer.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+	testbed.Eventually(t, patience, same(testbed.Printed, s.FW1.Table, d.External))
+	undisturbed(t, d)
+	unharmed(t, n)
+}
+
+// primary has conntrackd take over with its usual commands.
+func primary(t *testing.T, d *testbed.Daemon, fw *testbed.Firewall) {
+	t.Helper()
+	known := must[testbed.Table](t)(d.External())
+	d.MustCtl(t, "-c")
+	testbed.Eventually(t, patience, same(testbed.Printed, func() (testbed.Table, error) { return known, nil }, fw.Table))
+	for _, command := range []string{"-f", "-R", "-B"} {
+		d.MustCtl(t, command)
+	}
+}
+
+func backup(t *testing.T, n *node.Node) {
+	t.Helper()
+	if _, err := n.Sluice("role", "backup"); err != nil {
+		t.Error(err)
+	}
+}
