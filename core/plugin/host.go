@@ -55,6 +55,7 @@ type Signal string
 // The signals, and what the runner does.
 const (
 	SignalOverrun    Signal = "overrun"          // kernel events were lost: replay the source
+	SignalPoll       Signal = "poll"             // it is time to read everything again: replay the source
 	SignalEdgeFull   Signal = "edge-full"        // batches were dropped and the edge takes data again: replay into it
 	SignalResync     Signal = "resync-requested" // a peer asks for everything: replay the cache above the link's sink
 	SignalGap        Signal = "gap"              // a peer's messages, or records of a replay, were lost: replay again

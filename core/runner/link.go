@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/sluice-project/sluice/core/plugin"
@@ -52,10 +53,11 @@ func (p *replayer) awaitPeers(ctx context.Context, r *replay) {
 		if answers > 0 {
 			patience = quietAnswer
 		}
-		if time.Since(heard) > patience {
+		if time.Since(heard) > patience || p.overtaken() {
 			break
 		}
 		select {
+		case <-p.wake: // somebody asks again
 		case <-r.broken: // an answer, or a stage that was started again
 		case <-time.After(quietAnswer / 4):
 		case <-ctx.Done():
@@ -64,6 +66,15 @@ func (p *replayer) awaitPeers(ctx context.Context, r *replay) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.count("peers", uint64(r.answers))
+}
+
+// overtaken says whether an administrator asks again. Peers are asked at once
+// then, rather than when an answer is over that may have no end; they send
+// everything once more, so this answer is part of the next.
+func (p *replayer) overtaken() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.waiting, func(r *replay) bool { return !r.signal })
 }
 
 // sinksOn returns the sinks that transmit on a link.

@@ -37,15 +37,23 @@ func (r *Runner) changeRole(do steps, q control.Request) error {
 		return errors.New("role: name one: primary, backup or fault")
 	}
 	role := q.Targets[0]
-	take := map[string]func(steps) error{"primary": r.takeOver, "backup": r.stepBack, "fault": r.schedulePurges}[role]
+	take := map[string]func(steps) error{"primary": r.takeOver, "backup": r.schedulePurges, "fault": r.schedulePurges}[role]
 	if take == nil {
 		return fmt.Errorf("role: %q is none: name primary, backup or fault", role)
 	}
-	r.role.change.Lock()
-	defer r.role.change.Unlock()
-	r.role.set(role)
-	r.log.Info("role", "role", role)
-	return take(do)
+	err := func() error {
+		r.role.change.Lock()
+		defer r.role.change.Unlock()
+		r.role.set(role)
+		r.log.Info("role", "role", role)
+		return take(do)
+	}()
+	if role == "backup" {
+		// The role is taken: peers that are still answering, or that never say
+		// that they have, must not keep the next takeover waiting.
+		err = errors.Join(err, r.askPrimary(do))
+	}
+	return err
 }
 
 // takeOver makes this node carry the flows that its peers carried:
@@ -91,9 +99,9 @@ func (r *Runner) takeOver(do steps) error {
 	return errors.Join(errs...)
 }
 
-// stepBack schedules the purge and asks the new primary for what it carries.
-func (r *Runner) stepBack(do steps) error {
-	errs := []error{r.schedulePurges(do)}
+// askPrimary asks the new primary for what it carries.
+func (r *Runner) askPrimary(do steps) error {
+	var errs []error
 	for _, s := range r.stages {
 		if hearsPeers(s) {
 			errs = append(errs, requestResync(do, s))

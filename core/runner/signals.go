@@ -1,7 +1,9 @@
 package runner
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -63,14 +65,16 @@ func (r *Runner) signalled(s *stage, signal *stagepb.Signal) {
 		return
 	}
 	name := plugin.Signal(signal.Name)
-	if !slices.Contains(knownSignals, name) {
+	level, known := signalLevels[name]
+	if !known {
 		r.log.Warn("unknown signal ignored", "stage", s.address, "signal", printable(signal.Name))
 		return
 	}
 	r.signals.add(s, signal)
-	r.log.Warn("signal", "stage", s.address, "signal", name, "times", signal.Times, "detail", printable(signal.Detail))
+	r.log.Log(context.Background(), level, "signal", "stage", s.address, "signal", name, "times", signal.Times,
+		"detail", printable(signal.Detail))
 	switch name {
-	case plugin.SignalOverrun:
+	case plugin.SignalOverrun, plugin.SignalPoll:
 		r.replayFrom(s, 0, string(name))
 	case plugin.SignalEdgeFull, plugin.SignalLinkUp:
 		edge := uint16(signal.Edge)
@@ -93,9 +97,13 @@ func (r *Runner) signalled(s *stage, signal *stagepb.Signal) {
 	}
 }
 
-var knownSignals = []plugin.Signal{
-	plugin.SignalOverrun, plugin.SignalEdgeFull, plugin.SignalResync, plugin.SignalGap, plugin.SignalPeerUp,
-	plugin.SignalPeerDown, plugin.SignalFull, plugin.SignalLinkUp, plugin.SignalLinkDown,
+// signalLevels says how bad a signal is: a warning means that something was
+// lost or is missing.
+var signalLevels = map[plugin.Signal]slog.Level{
+	plugin.SignalOverrun: slog.LevelWarn, plugin.SignalEdgeFull: slog.LevelWarn, plugin.SignalGap: slog.LevelWarn,
+	plugin.SignalFull: slog.LevelWarn, plugin.SignalPeerDown: slog.LevelWarn, plugin.SignalLinkDown: slog.LevelWarn,
+	plugin.SignalResync: slog.LevelInfo, plugin.SignalPeerUp: slog.LevelInfo, plugin.SignalLinkUp: slog.LevelInfo,
+	plugin.SignalPoll: slog.LevelDebug,
 }
 
 // replayFrom has s replay into an edge, or the nearest stage above it that can.

@@ -16,7 +16,7 @@ var Definition = plugin.Definition{
 	Config: func() any {
 		return &Config{
 			BufferSize: 2 << 20, BufferSizeMax: 8 << 20, Coalesce: plugin.Duration(2 * time.Millisecond),
-			Reliable: true, QueueLimit: 32 << 20, ReplayRate: 100_000,
+			Reliable: true, QueueLimit: 32 << 20, ReplayRate: 100_000, Poll: plugin.Duration(15 * time.Minute),
 		}
 	},
 }
@@ -29,6 +29,8 @@ type Config struct {
 	Reliable      bool            `hcl:"reliable,optional" doc:"Have the kernel keep back events that do not fit and report them again (NETLINK_BROADCAST_ERROR). Packets are never dropped for it."`
 	QueueLimit    plugin.Size     `hcl:"queue_limit,optional" doc:"Memory for events that the next stage does not take yet. Beyond it events are dropped and counted, and the table is replayed afterwards."`
 	ReplayRate    uint32          `hcl:"replay_rate,optional" doc:"Flows a second of a replay; 0 is as fast as the pipeline takes them."`
+	OverrunResync plugin.Duration `hcl:"overrun_resync,optional" doc:"How long after events were lost the table is read again. \"0s\" asks at once; the runner puts pauses between one time and the next in any case."`
+	Poll          plugin.Duration `hcl:"poll,optional" doc:"How often the table is read again even though nothing seems lost: it finds the end of flows that began before the first start, of which the kernel sends no event. \"0s\" is never."`
 	NetNS         string          `hcl:"netns,optional" doc:"Network namespace to read, as in \"/run/netns/blue\". Default: the runner's own."`
 }
 
@@ -55,6 +57,10 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 	if time.Duration(c.Coalesce) > time.Second {
 		d.Add(plugin.Path("coalesce"), "Duration out of range",
 			"Events would wait for %v, while the receive buffer fills: at most \"1s\" makes sense, and \"2ms\" is usual.", c.Coalesce)
+	}
+	if poll := time.Duration(c.Poll); poll > 0 && poll < time.Second {
+		d.Add(plugin.Path("poll"), "Duration out of range",
+			"Reading the whole table every %v would be all that this stage does: write \"15s\" or more, or \"0s\" for never.", c.Poll)
 	}
 	return d
 }

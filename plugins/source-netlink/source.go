@@ -32,6 +32,7 @@ type source struct {
 	event    flow.Event
 	tail     []byte
 	out      *plugin.Output
+	resync   *time.Timer // signals the overrun, if it is to wait
 }
 
 func newSource(c *Config) *source { return &source{config: *c} }
@@ -100,6 +101,7 @@ func (s *source) Run(ctx context.Context, out *plugin.Output) error {
 		return s.replay(ctx, plugin.Replay{ID: oneShotReplay}, out, 0)
 	}
 	defer context.AfterFunc(ctx, s.events.Wake)()
+	defer s.startTimers()()
 	var sender sync.WaitGroup
 	sender.Go(func() { s.queue.run(out) })
 	err := s.read(ctx)
@@ -109,6 +111,31 @@ func (s *source) Run(ctx context.Context, out *plugin.Output) error {
 		err = s.queue.awaitEmpty(context.Background()) // its error, if any
 	}
 	return err
+}
+
+// startTimers starts what signals by the clock, and returns what stops it.
+func (s *source) startTimers() (stop func()) {
+	var timers []*time.Timer
+	if delay := time.Duration(s.config.OverrunResync); delay > 0 {
+		s.resync = time.AfterFunc(delay, func() {
+			s.host.Signal(plugin.SignalOverrun, "events were lost "+s.config.OverrunResync.String()+" ago, or longer")
+		})
+		s.resync.Stop() // until there is an overrun
+		timers = append(timers, s.resync)
+	}
+	if every := time.Duration(s.config.Poll); every > 0 {
+		var poll *time.Timer
+		poll = time.AfterFunc(every, func() {
+			s.host.Signal(plugin.SignalPoll, "the last time was "+s.config.Poll.String()+" ago")
+			poll.Reset(every)
+		})
+		timers = append(timers, poll)
+	}
+	return func() {
+		for _, timer := range timers {
+			timer.Stop()
+		}
+	}
 }
 
 func (s *source) read(ctx context.Context) error {
@@ -183,7 +210,11 @@ func (s *source) overrun() {
 	if grew {
 		detail = fmt.Sprintf("receive buffer grew to %v", plugin.Size(size))
 	}
-	s.host.Signal(plugin.SignalOverrun, detail)
+	if s.resync == nil {
+		s.host.Signal(plugin.SignalOverrun, detail)
+		return
+	}
+	s.resync.Reset(time.Duration(s.config.OverrunResync)) // once more from now on
 }
 
 // take adds one event to the batch. A message that does not decode is an event

@@ -1,11 +1,13 @@
 package interop
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/sluice-project/sluice/internal/testbed"
-	"github.com/sluice-project/sluice/test/node"
 )
 
 // downloads begins one download a family, through source NAT, and one through
@@ -110,14 +112,14 @@ func TestDownloadsSurviveHandoverAndBack(t *testing.T) {
 	if err := s.MoveTo(s.FW2); err != nil {
 		t.Fatal(err)
 	}
-	backup(t, n)
+	stepped := background(func() error { _, err := n.Sluice("role", "backup"); return err })
 	for _, transfer := range transfers {
 		testbed.Eventually(t, patience, transfer.Progress(1<<20))
 	}
 	testbed.Eventually(t, patience, know(peers(n), transfers))
 	testbed.Eventually(t, patience, has(s.FW1.Table, 0, func(f testbed.Flow) bool { return f.TCP == testbed.Established })) // purged
 
-	// And back.
+	// And back, as soon as anybody wishes.
 	t.Log(must[string](t)(n.Sluice("role", "primary")))
 	if err := s.MoveTo(s.FW1); err != nil {
 		t.Fatal(err)
@@ -131,6 +133,9 @@ func TestDownloadsSurviveHandoverAndBack(t *testing.T) {
 		}
 	}
 	testbed.Eventually(t, patience, same(testbed.Printed, s.FW1.Table, d.External))
+	if err := <-stepped; err != nil {
+		t.Error(err)
+	}
 	undisturbed(t, d)
 	unharmed(t, n)
 }
@@ -146,9 +151,47 @@ func primary(t *testing.T, d *testbed.Daemon, fw *testbed.Firewall) {
 	}
 }
 
-func backup(t *testing.T, n *node.Node) {
-	t.Helper()
-	if _, err := n.Sluice("role", "backup"); err != nil {
+// background calls f and passes on what it returns.
+func background(f func() error) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	return done
+}
+
+// A node that was made backup asks its peers for everything, and a conntrackd
+// that carries traffic never says when that is over. A takeover must not wait
+// for it.
+func TestTakeoverDoesNotWaitForAnAnswerWithoutEnd(t *testing.T) {
+	s := newSite(t)
+	s.conntrackd(t, s.FW1, testbed.ConntrackdConfig{})
+	n := s.sluice(t, s.FW2, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	traffic := background(func() error {
+		_, err := s.Client.Churn(ctx, testbed.Churn{
+			To: testbed.At(testbed.ServerAddr.V4), Count: 1 << 20, Rate: 50, Ending: testbed.Reset,
+		})
+		return err
+	})
+	t.Cleanup(func() { cancel(); <-traffic })
+	stepped := background(func() error { _, err := n.Sluice("role", "backup"); return err })
+	testbed.Eventually(t, patience, func() error {
+		status, err := n.Status()
+		if err == nil && status.Purge == nil {
+			err = errors.New("not backup yet")
+		}
+		return err
+	})
+	took := background(func() error { _, err := n.Sluice("role", "primary"); return err })
+	select {
+	case err := <-took:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Errorf("no takeover within %v", patience)
+	}
+	cancel()
+	if err := <-stepped; err != nil {
 		t.Error(err)
 	}
 }
