@@ -188,11 +188,19 @@ func (r *Runner) flush(do steps, q control.Request) error {
 }
 
 func flushCache(do steps, cache *stage) error {
-	return do.step("flush", cache.address, func() ([]control.Count, error) {
+	_, err := do.flush(cache)
+	return err
+}
+
+// flush empties a cache; args are the cache's own.
+func (d steps) flush(cache *stage, args ...string) (counts []control.Count, err error) {
+	err = d.step("flush", cache.address, func() ([]control.Count, error) {
 		var answer bytes.Buffer
-		err := cache.command(do.ctx, plugin.Command{Name: "flush", JSON: true}, &answer)
-		return countsOf(answer.Bytes()), err
+		err := cache.command(d.ctx, plugin.Command{Name: "flush", Args: args, JSON: true}, &answer)
+		counts = countsOf(answer.Bytes())
+		return counts, err
 	})
+	return counts, err
 }
 
 // countsOf reads the counts that a command answered: a JSON object of numbers.

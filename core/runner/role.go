@@ -3,6 +3,7 @@ package runner
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,7 +62,8 @@ func (r *Runner) changeRole(do steps, q control.Request) error {
 //  1. a purge that is scheduled is called off;
 //  2. what was received from the peers reaches the hold cache;
 //  3. the hold cache is committed, masters first;
-//  4. it is emptied, so that a later commit does not bring back the dead;
+//  4. what was committed is taken out of it, so that a later commit does not
+//     bring back the dead; what came meanwhile is committed too;
 //  5. the kernel's table is read into this node's cache, which claims all of it;
 //  6. the peers are sent everything once.
 //
@@ -77,11 +79,7 @@ func (r *Runner) takeOver(do steps) error {
 		if !isHoldCache(cache) {
 			continue
 		}
-		err := r.commit(do, cache)
-		if err == nil { // else what it holds may be needed for another try
-			err = flushCache(do, cache)
-		}
-		errs, committed = append(errs, err), true
+		errs, committed = append(errs, r.commitAll(do, cache)), true
 	}
 	if !committed && !r.writeThrough() {
 		do.report(control.Step{Name: "commit", Note: "no cache holds peers' flows and none are written through"})
@@ -97,6 +95,28 @@ func (r *Runner) takeOver(do steps) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// commitRounds bounds how often a takeover commits what came meanwhile.
+const commitRounds = 3
+
+// commitAll commits what a hold cache holds and takes it out, and then what has
+// come between the two. If the commit fails the cache keeps what it holds: it
+// may be needed for another try.
+func (r *Runner) commitAll(do steps, cache *stage) error {
+	for range commitRounds {
+		if err := r.commit(do, cache); err != nil {
+			return err
+		}
+		counts, err := do.flush(cache, "committed")
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(counts, func(c control.Count) bool { return c.Name == "left" && c.Value > 0 }) {
+			return nil
+		}
+	}
+	return nil
 }
 
 // askPrimary asks the new primary for what it carries.

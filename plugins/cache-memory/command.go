@@ -24,7 +24,11 @@ func (c *Cache) Command(ctx context.Context, command plugin.Command, out io.Writ
 		}
 		return c.dump(ctx, filter, command.JSON, out)
 	case "flush":
-		return c.flush(command.JSON, out)
+		committed := slices.Equal(command.Args, []string{"committed"})
+		if len(command.Args) > 0 && !committed {
+			return fmt.Errorf("flush: %q is no argument: it takes none, or committed", command.Args)
+		}
+		return c.flush(committed, command.JSON, out)
 	case "stats":
 		return c.stats(command.JSON, out)
 	}
@@ -118,25 +122,32 @@ func (c *Cache) appendLine(p []byte, one *copied, asJSON bool) []byte {
 	return append(p, '\n')
 }
 
-// flush empties the cache. No DESTROY leaves it: the stages below keep what
-// they know.
-func (c *Cache) flush(asJSON bool, out io.Writer) error {
-	flushed := 0
+// flush empties the cache, or takes those flows out of it that were passed on:
+// what came after a commit had gone by stays for another. No DESTROY leaves the
+// cache: the stages below keep what they know.
+func (c *Cache) flush(committed, asJSON bool, out io.Writer) error {
+	flushed, left := 0, 0
 	for slot, more := uint32(0), true; more; {
 		c.mu.Lock()
 		var n int
-		n, slot, more = c.core.flush(slot, step)
+		n, slot, more = c.core.flush(committed, slot, step)
+		left = c.core.count.flows
 		c.mu.Unlock()
 		flushed += n
 	}
-	return answer(asJSON, out, map[string]int{"flows": flushed})
+	counts := map[string]int{"flows": flushed}
+	if committed {
+		counts["left"] = left
+	}
+	return answer(asJSON, out, counts)
 }
 
-// flush forgets the flows of up to n slots after last.
-func (c *core) flush(last uint32, n int) (flushed int, _ uint32, more bool) {
+// flush forgets the flows of up to n slots after last, or those of them that
+// were passed on.
+func (c *core) flush(committed bool, last uint32, n int) (flushed int, _ uint32, more bool) {
 	for ; last < c.last && n > 0; n-- {
 		last++
-		if e := c.at(last); e.alive() {
+		if e := c.at(last); e.alive() && (!committed || e.has(flagSent)) {
 			c.kill(e)
 			c.remove(last)
 			flushed++

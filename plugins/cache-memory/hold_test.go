@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/sluice-project/sluice/core/flow"
@@ -67,6 +68,25 @@ func TestAfterCommit(t *testing.T) {
 	r.holds()
 	r.feed(fromA, updated(1, 3), ended(1))
 	r.expect()
+}
+
+// TestFlushCommitted: what came after the commit stays, to be committed next.
+func TestFlushCommitted(t *testing.T) {
+	r := newRig(t, withHold)
+	r.feed(fromA, added(1, 1), added(2, 1))
+	if err := r.replay(flow.SyncCommit); err != nil {
+		t.Fatal(err)
+	}
+	r.out.sent = nil
+	r.feed(fromA, added(3, 1))
+	r.expect()
+	if got := r.command("flush", "committed"); !strings.Contains(got, "2") || !strings.Contains(got, "1") {
+		t.Errorf("flush committed answered %q, want 2 flows and 1 left", got)
+	}
+	if err := r.replay(flow.SyncCommit); err != nil {
+		t.Fatal(err)
+	}
+	r.expect("begin in 77", "update 3=1 by 192.168.100.1 in 77", "end 1 in 77")
 }
 
 // TestDuringCommit: who comes where the commit has already been follows inline,
