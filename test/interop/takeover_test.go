@@ -12,7 +12,7 @@ import (
 
 // downloads begins one download a family, through source NAT, and one through
 // destination NAT and a zone each.
-func (s *site) downloads(t *testing.T) (all []*testbed.Transfer) {
+func (s *site) downloads(t *testing.T) (transfers []*testbed.Transfer) {
 	t.Helper()
 	for i, f := range families {
 		for j, to := range []netip.AddrPort{
@@ -20,15 +20,23 @@ func (s *site) downloads(t *testing.T) (all []*testbed.Transfer) {
 			netip.AddrPortFrom(f.insideVIP, dnatPort),
 			netip.AddrPortFrom(f.server, zonePort),
 		} {
-			all = append(all, s.Client.MustTransfer(t, testbed.TransferConfig{
+			transfers = append(transfers, s.Client.MustTransfer(t, testbed.TransferConfig{
 				To: to, Size: 12 << 20, Rate: 4 << 20, Seed: uint64(10*i + j),
 			}))
 		}
 	}
-	for _, d := range all {
-		testbed.Eventually(t, patience, d.Progress(1<<20))
+	progress(t, transfers)
+	return transfers
+}
+
+// progress waits until some of each transfer has come through.
+func progress(t *testing.T, transfers []*testbed.Transfer) {
+	t.Helper()
+	conditions := make([]func() error, len(transfers))
+	for i, transfer := range transfers {
+		conditions[i] = transfer.Progress(1 << 20)
 	}
-	return all
+	testbed.Eventually(t, patience, all(conditions...))
 }
 
 // know is a condition: a source knows all these connections.
@@ -113,9 +121,7 @@ func TestDownloadsSurviveHandoverAndBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	stepped := background(func() error { _, err := n.Sluice("role", "backup"); return err })
-	for _, transfer := range transfers {
-		testbed.Eventually(t, patience, transfer.Progress(1<<20))
-	}
+	progress(t, transfers)
 	testbed.Eventually(t, patience, know(peers(n), transfers))
 	testbed.Eventually(t, patience, has(s.FW1.Table, 0, func(f testbed.Flow) bool { return f.TCP == testbed.Established })) // purged
 
