@@ -65,10 +65,11 @@ func (d *demo) run() error {
 	for _, step := range []func() error{
 		d.build, d.start, d.download, d.replicated, d.kill, d.takeOver, d.finish,
 	} {
-		if err := d.ctx.Err(); err != nil {
-			return errors.New("interrupted")
+		err := step()
+		if d.ctx.Err() != nil {
+			return errInterrupted
 		}
-		if err := step(); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -86,6 +87,18 @@ func (d *demo) cleanUp() error {
 
 func (d *demo) say(format string, args ...any) {
 	fmt.Printf("%7.3f s  %s\n", time.Since(d.begin).Seconds(), fmt.Sprintf(format, args...))
+}
+
+var errInterrupted = errors.New("interrupted")
+
+// await waits for a condition, or for an interrupt.
+func (d *demo) await(condition func() error) error {
+	return testbed.Await(node.Timeout, func() error {
+		if d.ctx.Err() != nil {
+			return nil // run sees it
+		}
+		return condition()
+	})
 }
 
 func (d *demo) build() (err error) {
@@ -131,12 +144,12 @@ func (d *demo) download() (err error) {
 		return err
 	}
 	d.say("download of %d MiB begins: one TCP connection from %v", size>>20, d.transfer.Local())
-	return testbed.Await(node.Timeout, d.transfer.Progress(size/3))
+	return d.await(d.transfer.Progress(size / 3))
 }
 
 // replicated waits until firewall 2 knows the connection.
 func (d *demo) replicated() error {
-	err := testbed.Await(node.Timeout, func() error {
+	err := d.await(func() error {
 		table, err := d.fw2.Table("peers")
 		if err != nil {
 			return err
@@ -176,7 +189,7 @@ func (d *demo) takeOver() error {
 	if err := d.pair.MoveTo(d.pair.FW2); err != nil {
 		return err
 	}
-	if err := testbed.Await(node.Timeout, d.transfer.Progress(1)); err != nil {
+	if err := d.await(d.transfer.Progress(1)); err != nil {
 		return fmt.Errorf("the connection did not survive: %w", err)
 	}
 	d.say("addresses moved to firewall 2; data flows again %.0f ms after the kill (TCP's own retransmission timer included)",
