@@ -141,7 +141,23 @@ func (r *Runner) purge(do steps, sink *stage) error {
 	if err != nil {
 		return err
 	}
-	return do.replay("sweep", scope[0], 0, flow.SyncQuiet)
+	if err := do.replay("sweep", scope[0], 0, flow.SyncQuiet); err != nil {
+		return err
+	}
+	return r.tellPeers(do, scope[0].line)
+}
+
+// tellPeers replays a pipeline's flows to the peers, whose caches then forget
+// those of this node that were purged: no DESTROY has told them. Their kernels
+// keep the flows, since nothing is swept across nodes.
+func (r *Runner) tellPeers(do steps, l *line) error {
+	var errs []error
+	for _, s := range l.stages {
+		if r.sendsBulk(s) {
+			errs = append(errs, do.replay("bulk", s, 0, 0))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // scopeOf returns the source and the filters of a sink's scope.

@@ -53,6 +53,8 @@ func TestConnectionsSurviveTakeoverAndFailback(t *testing.T) {
 	if err := c.MoveTo(c.FW2); err != nil {
 		t.Fatal(err)
 	}
+	must[string](t)(c.one.Sluice("bulk")) // it still knows them, and tells
+	testbed.Eventually(t, patience, established(c.two, "peers", transfers...))
 	if _, err := c.one.Sluice("role", "backup"); err != nil {
 		t.Error(err)
 	}
@@ -75,6 +77,9 @@ func TestConnectionsSurviveTakeoverAndFailback(t *testing.T) {
 		}
 		return err
 	})
+	// Firewall 2 forgets that firewall 1 carried them, or a later commit would
+	// bring back the dead.
+	testbed.Eventually(t, patience, replicated(c.FW1, c.two, "peers"))
 	testbed.Eventually(t, patience, established(c.one, "peers", transfers...))
 
 	// And back.
