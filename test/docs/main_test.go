@@ -1,0 +1,112 @@
+package docs
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the generated parts of the pages")
+
+// root is the repository's, as an absolute path; binary is sluice: what
+// SLUICE_BINARY names, or built here.
+var root, binary string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(func() int {
+		var err error
+		if root, err = filepath.Abs("../.."); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		if binary = os.Getenv("SLUICE_BINARY"); binary != "" {
+			return m.Run()
+		}
+		dir, err := os.MkdirTemp("", "sluice-docs-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binary = filepath.Join(dir, "sluice")
+		build := exec.Command("go", "build", "-o", binary, "./cmd/sluice")
+		build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// A page is a Markdown file.
+type page struct {
+	path   string // from the root
+	text   string
+	blocks []block
+	spans  []string // inline code
+	prose  string   // what is neither
+}
+
+// A block is fenced code.
+type block struct {
+	language, text string
+	line           int
+}
+
+var (
+	fence = regexp.MustCompile("(?ms)^[ \t]*```([a-z]*)[ \t]*\n(.*?)^[ \t]*```[ \t]*$")
+	span  = regexp.MustCompile("`[^`\n]+`")
+)
+
+func readPage(t *testing.T, path string) page {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(root, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := page{path: path, text: string(raw)}
+	for _, at := range fence.FindAllStringSubmatchIndex(p.text, -1) {
+		p.blocks = append(p.blocks, block{p.text[at[2]:at[3]], p.text[at[4]:at[5]], 1 + strings.Count(p.text[:at[4]], "\n")})
+	}
+	p.prose = fence.ReplaceAllString(p.text, "")
+	for _, s := range span.FindAllString(p.prose, -1) {
+		p.spans = append(p.spans, strings.Trim(s, "`"))
+	}
+	p.prose = span.ReplaceAllString(p.prose, "")
+	return p
+}
+
+// pages are all of the project's.
+func pages(t *testing.T) (all []page) {
+	t.Helper()
+	for _, pattern := range []string{"*.md", "docs/*.md", "plugins/*/README.md", "pipelines/*.md"} {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range found {
+			rel, err := filepath.Rel(root, path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, readPage(t, rel))
+		}
+	}
+	if len(all) < 8 {
+		t.Fatalf("only %d pages", len(all))
+	}
+	return all
+}
+
+// sluice runs the binary and returns what it wrote.
+func sluice(args ...string) (string, error) {
+	out, err := exec.Command(binary, args...).CombinedOutput()
+	return string(out), err
+}
