@@ -78,7 +78,7 @@ type StageStatus struct {
 	Address     string      `json:"address"`
 	Kind        string      `json:"kind"`
 	Type        string      `json:"type"`
-	State       string      `json:"state"` // starting, running, waiting (to be started again), drained, failed
+	State       string      `json:"state"` // starting, running, waiting (to be started again), drained
 	PID         int         `json:"pid,omitempty"`
 	Since       time.Time   `json:"since"` // of the state
 	Restarts    uint64      `json:"restarts"`

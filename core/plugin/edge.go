@@ -169,16 +169,34 @@ func (o *Output) awaitRoom(e *edge) {
 	o.host.signalEdge(e.number)
 }
 
-// AwaitRoom blocks until the edge numbered so (0: the only one, or the first
-// that is ready) takes data, or ctx ends. A replay waits here, before it locks
-// anything, so that it never makes live data wait for room.
+// AwaitRoom blocks until the edge numbered so takes data, or ctx ends; for 0
+// until all do that are not behind already. A replay waits here, before it locks
+// anything, so that it never makes live data wait for room. One into all edges
+// has the pace of the slowest: it would overrun it, be broken off, and never end.
 func (o *Output) AwaitRoom(ctx context.Context, number uint16) error {
+	found := false
 	for _, e := range o.edges {
-		if number == 0 || uint32(number) == e.number {
-			return awaitWritable(ctx, e.fd)
+		if number != 0 && uint32(number) != e.number {
+			continue
+		}
+		found = true
+		if number == 0 && o.isBehind(e) {
+			continue
+		}
+		if err := awaitWritable(ctx, e.fd); err != nil {
+			return err
 		}
 	}
-	return fmt.Errorf("no edge %d", number)
+	if !found {
+		return fmt.Errorf("no edge %d", number)
+	}
+	return ctx.Err()
+}
+
+func (o *Output) isBehind(e *edge) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return e.behind
 }
 
 // pollInterval bounds how long a wait for room outlives its context.

@@ -139,6 +139,10 @@ type filterLoop struct {
 	dropped map[uint64]dropCount // by replay id
 }
 
+// maxReplays bounds how many replays a filter counts for at once, one an owner,
+// against a link on which somebody makes owners up.
+const maxReplays = 4096
+
 // A dropCount counts what was dropped of a replay that owner began. (Records of
 // a cache's replay have the owners of their flows, its marks have none.)
 type dropCount struct {
@@ -154,8 +158,7 @@ func (l *filterLoop) apply(b *flow.Batch) error {
 		} else {
 			switch l.filter.Filter(&l.event) {
 			case Drop:
-				if b.Replay != 0 {
-					d := l.dropped[b.Replay]
+				if d, begun := l.dropped[b.Replay]; begun {
 					d.n++
 					l.dropped[b.Replay] = d
 				}
@@ -199,6 +202,9 @@ func (l *filterLoop) mark(b *flow.Batch) {
 			if d.owner == b.Owner {
 				delete(l.dropped, id)
 			}
+		}
+		if len(l.dropped) >= maxReplays {
+			clear(l.dropped) // the replays that run are begun again
 		}
 		l.dropped[b.Replay] = dropCount{owner: b.Owner}
 	case flow.SyncEnd:

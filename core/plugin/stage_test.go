@@ -157,6 +157,38 @@ func TestBeginForgetsWhatWasDroppedBefore(t *testing.T) {
 	}
 }
 
+// Anybody on a link can make replays up: records without a begin, and begins of
+// ever new owners.
+func TestReplaysThatAreMadeUpTakeNoRoom(t *testing.T) {
+	write, _ := pair(t)
+	l := filterLoop{filter: evenFilter{}, out: newOutput([]uint32{uint32(write)}, 1, testHost()), dropped: map[uint64]dropCount{}}
+	apply := func(h flow.Header, e *flow.Event) {
+		b, err := flow.DecodeBatch(builder(h, e).Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.IsMark() {
+			l.event = *e
+			l.mark(&b)
+		} else if err := l.apply(&b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id := range uint64(3 * maxReplays) {
+		apply(flow.Header{Replay: id + 1}, event(1))
+	}
+	if n := len(l.dropped); n > 0 {
+		t.Errorf("it counts for %d replays that did not begin", n)
+	}
+	for id := range uint64(3 * maxReplays) {
+		owner := netip.AddrFrom4([4]byte{10, byte(id >> 16), byte(id >> 8), byte(id)})
+		apply(flow.Header{Replay: id + 1, Owner: owner, Origin: flow.Peer}, begin())
+	}
+	if n := len(l.dropped); n > maxReplays {
+		t.Errorf("it counts for %d replays", n)
+	}
+}
+
 func TestRewrittenEventsThatOverflowABatchFillAnother(t *testing.T) {
 	b := &flow.Builder{}
 	b.Reset(flow.Header{})
@@ -263,6 +295,32 @@ func waitFor(t *testing.T, condition func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not happen")
 		}
+	}
+}
+
+func TestReplayIntoAllEdgesWaitsForTheSlowest(t *testing.T) {
+	fast, _ := pair(t)
+	slow, slowRead := pair(t)
+	o := newOutput([]uint32{uint32(fast), uint32(slow)}, 1, testHost())
+	fill(t, newOutput([]uint32{uint32(slow)}, 1, testHost()))
+	ctx, cancel := context.WithTimeout(t.Context(), 2*pollInterval)
+	defer cancel()
+	if err := o.AwaitRoom(ctx, 0); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a replay would overrun the second edge: %v", err)
+	}
+	batches(t, slowRead)
+	if err := o.AwaitRoom(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	fill(t, newOutput([]uint32{uint32(slow)}, 1, testHost()))
+	o.mu.Lock()
+	o.edges[1].behind = true // what comes is dropped for it: it is replayed alone later
+	o.mu.Unlock()
+	if err := o.AwaitRoom(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+	if err := o.AwaitRoom(t.Context(), 3); err == nil {
+		t.Error("there is no edge 3")
 	}
 }
 

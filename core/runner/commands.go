@@ -18,7 +18,7 @@ import (
 
 // Do implements control.Backend.
 func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.Step)) error {
-	if !r.ready.Load() {
+	if !r.ready.Load() && q.Command != "stop" {
 		return fmt.Errorf("%s: the runner is starting: try again in a moment", q.Command)
 	}
 	// What changes the kernel is carried through, also when the caller is gone:
@@ -173,7 +173,7 @@ func requestResync(do steps, source *stage) error {
 func (r *Runner) flush(do steps, q control.Request) error {
 	if slices.Contains(q.Targets, "kernel") {
 		return r.onStages(do, control.Request{Command: "flush"}, purges, "a sink with a scope", func(do steps, s *stage) error {
-			return r.purge(do, s)
+			return r.purgeNow(do, s, nil)
 		})
 	}
 	if len(q.Targets) == 0 && !q.All {
@@ -195,12 +195,30 @@ func flushCache(do steps, cache *stage) error {
 // flush empties a cache; args are the cache's own.
 func (d steps) flush(cache *stage, args ...string) (counts []control.Count, err error) {
 	err = d.step("flush", cache.address, func() ([]control.Count, error) {
-		var answer bytes.Buffer
-		err := cache.command(d.ctx, plugin.Command{Name: "flush", Args: args, JSON: true}, &answer)
+		ctx, cancel := context.WithTimeout(d.ctx, flushTimeout)
+		defer cancel()
+		var answer shortAnswer
+		err := cache.command(ctx, plugin.Command{Name: "flush", Args: args, JSON: true}, &answer)
 		counts = countsOf(answer.Bytes())
 		return counts, err
 	})
 	return counts, err
+}
+
+// What a cache may make of a flush: a takeover waits for it.
+const (
+	flushTimeout = time.Minute
+	maxAnswer    = 64 << 10 // bytes
+)
+
+// A shortAnswer refuses to become long.
+type shortAnswer struct{ bytes.Buffer }
+
+func (a *shortAnswer) Write(p []byte) (int, error) {
+	if a.Len()+len(p) > maxAnswer {
+		return 0, fmt.Errorf("an answer of more than %d bytes", maxAnswer)
+	}
+	return a.Buffer.Write(p)
 }
 
 // countsOf reads the counts that a command answered: a JSON object of numbers.

@@ -25,7 +25,7 @@ const (
 func (p *replayer) askPeers(ctx context.Context, r *replay) error {
 	asked := false
 	for _, sink := range p.stage.runner.sinksOn(p.stage.conf.Traits.GetLink()) {
-		if err := sink.command(ctx, plugin.Command{Name: "request-resync"}, io.Discard); err != nil {
+		if err := sink.ask(ctx); err != nil {
 			return fmt.Errorf("%w: %w", errBroken, err)
 		}
 		asked = true
@@ -35,6 +35,13 @@ func (p *replayer) askPeers(ctx context.Context, r *replay) error {
 	}
 	p.awaitPeers(ctx, r)
 	return nil
+}
+
+// ask has a sink ask the peers on its link for everything.
+func (s *stage) ask(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	return s.command(ctx, plugin.Command{Name: "request-resync"}, io.Discard)
 }
 
 // awaitPeers waits while answers come.

@@ -3,9 +3,12 @@ package runner
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -61,6 +64,8 @@ type numbers struct {
 	Flows uint32 `hcl:"flows,optional"`
 	// Busy sends a live event about each flow in turn, all the time.
 	Busy bool `hcl:"busy,optional"`
+	// Stall names a file: whoever makes it begins a replay and never ends it.
+	Stall string `hcl:"stall,optional"`
 }
 
 func (s *numbers) Run(ctx context.Context, out *plugin.Output) error {
@@ -82,6 +87,13 @@ func (s *numbers) Run(ctx context.Context, out *plugin.Output) error {
 }
 
 func (s *numbers) Replay(ctx context.Context, r plugin.Replay, out *plugin.Output) error {
+	if s.Stall != "" {
+		if f, err := os.OpenFile(s.Stall, os.O_CREATE|os.O_EXCL, 0o600); err == nil {
+			f.Close()
+			<-ctx.Done()
+			return nil // in silence
+		}
+	}
 	all := map[uint32]bool{}
 	for n := range s.Flows {
 		all[n] = true
@@ -122,6 +134,7 @@ func (*even) Filter(e *flow.Event) plugin.Verdict {
 // nasty passes everything and does what plugins should not.
 type nasty struct {
 	Does string `hcl:"does,optional"`
+	Path string `hcl:"path,optional"`
 }
 
 func (n *nasty) Open(_ context.Context, host plugin.Host) error {
@@ -138,6 +151,12 @@ func (n *nasty) Open(_ context.Context, host plugin.Host) error {
 				fmt.Fprintln(stderr, strings.Repeat("x", 100_000))
 			}
 		}()
+	case "grandchild": // it holds our standard error open when we are gone
+		child := exec.Command("sleep", "1000")
+		child.Stdout, child.Stderr = os.NewFile(1, "stdout"), os.NewFile(2, "stderr")
+		return errors.Join(child.Start(), os.WriteFile(n.Path, []byte(strconv.Itoa(child.Process.Pid)), 0o600))
+	case "big-signal":
+		host.Signal(plugin.SignalPeerUp, strings.Repeat("z", 8<<20))
 	case "stdout":
 		fmt.Println(strings.Repeat("y", 1<<20))
 		fmt.Fprintln(os.NewFile(1, "stdout"), strings.Repeat("y", 1<<20))
@@ -150,6 +169,8 @@ func (n *nasty) Filter(*flow.Event) plugin.Verdict { return plugin.Pass }
 // set is a cache that holds numbers and sweeps what a replay does not name.
 type set struct {
 	Hold bool `hcl:"hold,optional"`
+	// Endless: the answer to flush has no end.
+	Endless bool `hcl:"endless,optional"`
 
 	mu    sync.Mutex
 	host  plugin.Host
@@ -208,6 +229,11 @@ func (c *set) Command(_ context.Context, cmd plugin.Command, out io.Writer) erro
 			fmt.Fprintln(out, n)
 		}
 	case "flush":
+		for c.Endless {
+			if _, err := fmt.Fprintln(out, "still flushing"); err != nil {
+				return err
+			}
+		}
 		fmt.Fprintf(out, `{"flushed":%d}`, len(c.have))
 		clear(c.have)
 	}

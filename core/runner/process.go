@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
 	pluginrunner "github.com/hashicorp/go-plugin/runner"
+	"google.golang.org/grpc"
 
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
@@ -26,6 +27,12 @@ const (
 	startTimeout = 15 * time.Second
 	// callTimeout bounds a control call that a healthy stage answers at once.
 	callTimeout = 5 * time.Second
+	// maxMessage is the largest control message that is read, in bytes.
+	// go-plugin's own limit is 2 GiB.
+	maxMessage = 4 << 20
+	// streamGrace is how long what a dead process wrote is read: a child of its
+	// own may have inherited its streams and hold them open for ever.
+	streamGrace = time.Second
 )
 
 // A process is one running plugin: a child with a control connection. The
@@ -33,11 +40,12 @@ const (
 // and the connection.
 type process struct {
 	stagepb.StageClient
-	name   string
-	cmd    atomic.Pointer[exec.Cmd] // once started
-	exited chan struct{}            // closed when the child was waited for
-	err    error                    // how it ended; read after exited
-	stderr *stderrLog
+	name    string
+	cmd     atomic.Pointer[exec.Cmd] // once started
+	spawned chan struct{}            // closed when it was started, or never will be
+	exited  chan struct{}            // closed when the child was waited for
+	err     error                    // how it ended; read after exited
+	stderr  *stderrLog
 
 	client    *goplugin.Client
 	socketDir string // removed once connected, so that no kill leaves it behind
@@ -61,21 +69,22 @@ const firstFile = 4
 // startProcess starts a plugin and connects to it. No step takes longer than
 // startTimeout, whatever the plugin does; on error nothing is left of it.
 func startProcess(ctx context.Context, s *spawner, c processConfig) (*process, error) {
-	p := &process{name: c.name, exited: make(chan struct{}), stderr: newStderrLog(c.log)}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	p := &process{name: c.name, spawned: make(chan struct{}), exited: make(chan struct{}), stderr: newStderrLog(c.log)}
 	p.client = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig:  plugin.Handshake,
 		Plugins:          plugin.ClientPlugins(),
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		GRPCDialOptions:  []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage))},
 		SkipHostEnv:      true,
 		StartTimeout:     startTimeout,
 		Logger:           hclog.NewNullLogger(),
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, socketDir string) (pluginrunner.Runner, error) {
 			p.socketDir = socketDir
-			return &child{p: p, spawner: s, config: c, env: cmd.Env}, nil
+			return &child{ctx: ctx, p: p, spawner: s, config: c, env: cmd.Env}, nil
 		},
 	})
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
 	connected := make(chan error, 1)
 	go func() { connected <- p.connect(ctx) }()
 	var err error
@@ -83,6 +92,10 @@ func startProcess(ctx context.Context, s *spawner, c processConfig) (*process, e
 	case err = <-connected:
 	case <-ctx.Done():
 		err = ctx.Err()
+		select { // until then the caller's files are in use, and there may be nobody to kill yet
+		case <-p.spawned:
+		case <-connected:
+		}
 	}
 	if err != nil {
 		p.kill()
@@ -123,10 +136,17 @@ func (p *process) kill() {
 	go p.client.Kill()
 }
 
-func (p *process) pid() int { return p.cmd.Load().Process.Pid }
+// pid returns the process's id, or 0 before it was started.
+func (p *process) pid() int {
+	if cmd := p.cmd.Load(); cmd != nil {
+		return cmd.Process.Pid
+	}
+	return 0
+}
 
 // child implements go-plugin's Runner over a process that we start ourselves.
 type child struct {
+	ctx     context.Context // of the start
 	p       *process
 	spawner *spawner
 	config  processConfig
@@ -136,6 +156,7 @@ type child struct {
 
 func (c *child) Start(context.Context) error {
 	p := c.p
+	defer close(p.spawned)
 	cmd := exec.Command(c.config.path)
 	cmd.Args = c.config.args
 	level := slog.LevelInfo
@@ -155,7 +176,8 @@ func (c *child) Start(context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.spawner.start(cmd, c.config.netns); err != nil {
+	if err := c.spawner.start(c.ctx, cmd, c.config.netns); err != nil {
+		os.RemoveAll(p.socketDir) // go-plugin forgets it if there never was a process
 		close(p.exited)
 		return err
 	}
@@ -165,14 +187,29 @@ func (c *child) Start(context.Context) error {
 	go func() { firstLine(stdout, lineWriter); streams <- struct{}{} }()
 	go func() { p.stderr.read(stderr); streams <- struct{}{} }()
 	go func() {
+		p.err = wait(cmd.Process)
+		// Closing ends the readers, whoever holds the other end.
+		timer := time.AfterFunc(streamGrace, func() { stdout.Close(); stderr.Close() })
 		<-streams
 		<-streams
-		p.err = cmd.Wait()
+		timer.Stop()
+		stdout.Close()
+		stderr.Close()
 		lineWriter.Close()
 		close(p.exited)
 	}()
 	p.cmd.Store(cmd)
 	return nil
+}
+
+// wait waits for a process. cmd.Wait would close its streams at once, and what
+// it wrote last, which says why it ended, would be lost.
+func wait(p *os.Process) error {
+	state, err := p.Wait()
+	if err == nil && !state.Success() {
+		return &exec.ExitError{ProcessState: state}
+	}
+	return err
 }
 
 // firstLine passes the handshake on and throws the rest away: go-plugin's own

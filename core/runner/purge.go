@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,10 +19,17 @@ import (
 // purgeTimeout bounds one purge.
 const purgeTimeout = 2 * time.Minute
 
-// purgeSchedule holds the purges that wait for their time, by sink.
+// purgeSchedule holds the purges that wait for their time and those that run,
+// by sink.
 type purgeSchedule struct {
 	mu      sync.Mutex
 	waiting map[*stage]*scheduledPurge
+	running map[*stage]runningPurge
+}
+
+type runningPurge struct {
+	callOff context.CancelCauseFunc
+	done    chan struct{} // closed when nothing of it is left
 }
 
 type scheduledPurge struct {
@@ -28,16 +37,16 @@ type scheduledPurge struct {
 	at    time.Time
 	done  chan struct{}
 	once  sync.Once
-	step  control.Step
+	steps []control.Step
 	err   error
 }
 
 // errCalledOff is how a purge ends that a takeover, or another, replaced.
 var errCalledOff = errors.New("called off")
 
-func (p *scheduledPurge) end(step control.Step, err error) {
+func (p *scheduledPurge) end(steps []control.Step, err error) {
 	p.once.Do(func() {
-		p.step, p.err = step, err
+		p.steps, p.err = steps, err
 		close(p.done)
 	})
 }
@@ -48,7 +57,7 @@ func (b *purgeSchedule) schedule(r *Runner, s *stage, after time.Duration) *sche
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if last := b.waiting[s]; last != nil && last.timer.Stop() {
-		last.end(control.Step{}, fmt.Errorf("%w: scheduled anew", errCalledOff))
+		last.end(nil, fmt.Errorf("%w: scheduled anew", errCalledOff))
 	}
 	if b.waiting == nil {
 		b.waiting = map[*stage]*scheduledPurge{}
@@ -60,35 +69,61 @@ func (b *purgeSchedule) schedule(r *Runner, s *stage, after time.Duration) *sche
 }
 
 func (b *purgeSchedule) run(r *Runner, s *stage, p *scheduledPurge) {
-	b.mu.Lock()
-	due := b.waiting[s] == p
-	if due {
-		delete(b.waiting, s)
+	var done []control.Step
+	err := r.purgeNow(steps{context.Background(), func(step control.Step) { done = append(done, step) }}, s, p)
+	for _, step := range done {
+		r.log.Info("purged", "stage", step.Stage, "step", step.Name, "counts", fmt.Sprint(step.Counts), "elapsed", step.Elapsed)
 	}
-	b.mu.Unlock()
-	if !due {
-		p.end(control.Step{}, errCalledOff)
-		return
-	}
-	var last control.Step
-	err := r.purge(steps{context.Background(), func(step control.Step) { last = step }}, s)
-	if err != nil {
+	if err != nil && !errors.Is(err, errCalledOff) {
 		r.log.Error("purge failed", "stage", s.address, "error", err)
-	} else {
-		r.log.Info("purged", "stage", s.address, "counts", fmt.Sprint(last.Counts), "elapsed", last.Elapsed)
 	}
-	p.end(last, err)
+	p.end(done, err)
 }
 
-// cancel calls every purge off and says whether there was one.
-func (b *purgeSchedule) cancel() bool {
+// begin notes that a sink is being purged until end is called, or refuses: p,
+// if it is not nil, may have been called off meanwhile.
+func (b *purgeSchedule) begin(ctx context.Context, s *stage, p *scheduledPurge) (_ context.Context, end func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	any := len(b.waiting) > 0
+	if p != nil {
+		if b.waiting[s] != p {
+			return nil, nil, errCalledOff
+		}
+		delete(b.waiting, s)
+	}
+	if _, running := b.running[s]; running { // it has the netlink port id
+		return nil, nil, fmt.Errorf("%s: a purge runs already", s.address)
+	}
+	if b.running == nil {
+		b.running = map[*stage]runningPurge{}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	b.running[s] = runningPurge{cancel, done}
+	return ctx, func() {
+		cancel(nil)
+		b.mu.Lock()
+		delete(b.running, s)
+		b.mu.Unlock()
+		close(done)
+	}, nil
+}
+
+// cancel calls every purge off, ends those that run, and says whether there was
+// one: when it returns nothing deletes flows any more.
+func (b *purgeSchedule) cancel() bool {
+	b.mu.Lock()
+	any := len(b.waiting)+len(b.running) > 0
 	for s, p := range b.waiting {
 		p.timer.Stop()
-		p.end(control.Step{}, errCalledOff)
+		p.end(nil, errCalledOff)
 		delete(b.waiting, s)
+	}
+	running := slices.Collect(maps.Values(b.running))
+	b.mu.Unlock()
+	for _, one := range running {
+		one.callOff(errCalledOff)
+		<-one.done
 	}
 	return any
 }
@@ -118,8 +153,25 @@ func (r *Runner) purgeLater(do steps, s *stage) error {
 	if p.err != nil {
 		return fmt.Errorf("%s: purge: %w", s.address, p.err)
 	}
-	do.report(p.step)
+	for _, step := range p.steps {
+		do.report(step)
+	}
 	return nil
+}
+
+// purgeNow purges a sink's scope, unless a takeover calls it off. p is the
+// schedule that it comes from, or nil.
+func (r *Runner) purgeNow(do steps, sink *stage, p *scheduledPurge) error {
+	ctx, end, err := r.purges.begin(do.ctx, sink, p)
+	if err != nil {
+		return err
+	}
+	defer end()
+	err = r.purge(steps{ctx, do.report}, sink)
+	if err != nil && errors.Is(context.Cause(ctx), errCalledOff) {
+		return fmt.Errorf("%s: purge: %w", sink.address, errCalledOff)
+	}
+	return err
 }
 
 // purge deletes from the kernel's table what the source and the filters of the

@@ -22,6 +22,14 @@ const (
 	replayTimeout = 5 * time.Minute
 	// replayTries is how often a replay that something broke off is tried.
 	replayTries = 8
+	// absentTimeout is how long a replay waits while none of those whose reports
+	// it lacks runs. They get another replay when they are started again.
+	absentTimeout = 10 * time.Second
+	// barrierTimeout is longer than anybody waits for a barrier; the next
+	// takeover must not join one that was lost.
+	barrierTimeout = 2 * settleTimeout
+	// maxCounts bounds the counts that stages may report of one replay.
+	maxCounts = 32
 )
 
 // errBroken says that a replay can't end: it is worth another try.
@@ -40,6 +48,7 @@ type replayer struct {
 	last    []*replay // ended, newest last; for status
 	pause   time.Duration
 	ended   time.Time
+	over    error // why there will be no more replays, once run has returned
 }
 
 // keepReplays is how many ended replays a replayer remembers.
@@ -62,7 +71,8 @@ type replay struct {
 	elapsed   time.Duration
 	counts    []control.Count
 	err       error
-	answers   int // of peers, of a replay by link
+	answers   int  // of peers, of a replay by link
+	over      bool // it has ended: late reports change nothing
 }
 
 func newReplayer(s *stage) *replayer {
@@ -73,10 +83,13 @@ func newReplayer(s *stage) *replayer {
 // request ends at once, without one.
 func (p *replayer) request(edge uint16, flags flow.SyncFlags, reason string, signal bool) *replay {
 	if p.stage.conf.Traits.GetHold() && flags&flow.SyncCommit == 0 {
-		return endedReplay(reason)
+		return endedReplay(reason, nil)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.over != nil {
+		return endedReplay(reason, p.over)
+	}
 	joinable := p.waiting
 	if p.current != nil && flags&(flow.SyncCommit|flow.SyncKeep) != 0 {
 		joinable = append([]*replay{p.current}, joinable...) // a second commit joins the first
@@ -84,6 +97,7 @@ func (p *replayer) request(edge uint16, flags flow.SyncFlags, reason string, sig
 	for _, r := range joinable {
 		if r.edge == edge && r.flags == flags {
 			r.signal = r.signal && signal
+			p.rouse() // it may wait out a pause that is for signals alone
 			return r
 		}
 	}
@@ -98,17 +112,24 @@ func (p *replayer) request(edge uint16, flags flow.SyncFlags, reason string, sig
 		return p.barrier
 	}
 	p.waiting = append(p.waiting, r)
+	p.rouse()
+	return r
+}
+
+// rouse has the loop look at the requests again.
+func (p *replayer) rouse() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
-	return r
 }
 
 func (p *replayer) byLink() bool { return p.stage.conf.Traits.GetLink() != "" }
 
 func (p *replayer) runBarrier(r *replay) {
-	err := p.try(context.Background(), r)
+	ctx, cancel := context.WithTimeout(context.Background(), barrierTimeout)
+	defer cancel()
+	err := p.try(ctx, r)
 	p.mu.Lock()
 	p.barrier = nil
 	p.mu.Unlock()
@@ -117,13 +138,13 @@ func (p *replayer) runBarrier(r *replay) {
 
 func (r *replay) end(err error) {
 	r.mu.Lock()
-	r.err, r.elapsed = err, time.Since(r.started)
+	r.err, r.elapsed, r.over = err, time.Since(r.started), true
 	r.mu.Unlock()
 	close(r.done)
 }
 
-func endedReplay(reason string) *replay {
-	r := &replay{reason: reason, done: make(chan struct{}), started: time.Now()}
+func endedReplay(reason string, err error) *replay {
+	r := &replay{reason: reason, done: make(chan struct{}), started: time.Now(), err: err}
 	close(r.done)
 	return r
 }
@@ -203,7 +224,7 @@ func (p *replayer) take() *replay {
 	return r
 }
 
-// sleep waits, or until somebody who is no signal asks.
+// sleep waits, or until somebody asks, who may be no signal.
 func (p *replayer) sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -232,15 +253,25 @@ func (p *replayer) finish(r *replay, err error) {
 	log.Info("replayed")
 }
 
-// fail ends all that waits.
+// fail ends all that waits, and all that is asked for from now on.
 func (p *replayer) fail(err error) {
 	p.mu.Lock()
+	p.over = fmt.Errorf("the runner ends: %w", err)
 	waiting := p.waiting
 	p.waiting = nil
 	p.mu.Unlock()
+	p.breakOff("the runner ends")
 	for _, r := range waiting {
-		r.err = err
-		close(r.done)
+		r.end(p.over)
+	}
+}
+
+// breakOff has what runs tried again.
+func (p *replayer) breakOff(why string) {
+	for _, one := range p.running() {
+		if one != nil {
+			one.tell(why)
+		}
 	}
 }
 
@@ -278,14 +309,21 @@ func (p *replayer) try(ctx context.Context, r *replay) error {
 
 // await waits until every receiver has reported the end.
 func (r *replay) await(ctx context.Context) error {
+	there := time.Now()
 	for {
 		r.mu.Lock()
-		left := len(r.receivers)
+		left := slices.Clone(r.receivers)
 		r.mu.Unlock()
-		if left == 0 {
+		switch {
+		case len(left) == 0:
 			return nil
+		case slices.ContainsFunc(left, (*stage).runs):
+			there = time.Now()
+		case time.Since(there) > absentTimeout:
+			return fmt.Errorf("%s does not run: see `sluice status`", left[0].address)
 		}
 		select {
+		case <-time.After(absentTimeout / 10): // to look again who runs
 		case why := <-r.broken:
 			if why != "" {
 				return fmt.Errorf("%w: %s", errBroken, why)
@@ -296,21 +334,28 @@ func (r *replay) await(ctx context.Context) error {
 	}
 }
 
-// report takes a receiver's word on the end of a replay.
+// report takes a stage's word on the end of a replay: the first of each
+// receiver, and every answer of a peer.
 func (r *replay) report(from *stage, report *stagepb.Report) {
-	why := ""
 	r.mu.Lock()
-	if report.Failed != "" {
-		why = from.address + ": " + report.Failed
-	} else {
-		r.receivers = slices.DeleteFunc(r.receivers, func(s *stage) bool { return s == from })
-		r.answers++
-		for _, c := range report.Counts {
-			r.count(c.Name, c.Value)
-		}
+	defer r.mu.Unlock()
+	i := slices.Index(r.receivers, from)
+	switch {
+	case r.over:
+		return
+	case report.Failed != "":
+		r.tell(from.address + ": " + printable(report.Failed))
+		return
+	case i >= 0:
+		r.receivers = slices.Delete(r.receivers, i, i+1)
+	case report.Owner == "":
+		return
 	}
-	r.mu.Unlock()
-	r.tell(why)
+	r.answers++
+	for _, c := range report.Counts {
+		r.count(printable(c.Name), c.Value)
+	}
+	r.tell("")
 }
 
 // count adds to a count. The caller holds the lock.
@@ -321,7 +366,9 @@ func (r *replay) count(name string, n uint64) {
 			return
 		}
 	}
-	r.counts = append(r.counts, control.Count{Name: name, Value: n})
+	if len(r.counts) < maxCounts {
+		r.counts = append(r.counts, control.Count{Name: name, Value: n})
+	}
 }
 
 // tell wakes whoever awaits the replay; why says what broke it off, if

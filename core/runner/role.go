@@ -59,7 +59,8 @@ func (r *Runner) changeRole(do steps, q control.Request) error {
 
 // takeOver makes this node carry the flows that its peers carried:
 //
-//  1. a purge that is scheduled is called off;
+//  1. a purge that is scheduled or runs is called off: it would delete what the
+//     next steps put into the kernel;
 //  2. what was received from the peers reaches the hold cache;
 //  3. the hold cache is committed, masters first;
 //  4. what was committed is taken out of it, so that a later commit does not

@@ -45,6 +45,7 @@ type Runner struct {
 	role     roleState
 
 	ready    atomic.Bool   // all stages run
+	draining atomic.Bool   // they are told to end
 	stopping chan struct{} // closed by Stop
 	stopOnce sync.Once
 	done     chan struct{} // closed when Run returned
@@ -157,7 +158,8 @@ func (r *Runner) writeThrough() bool {
 
 // Run starts every stage, runs until ctx ends or Stop is called, drains, and
 // leaves nothing behind. It returns an error if the start fails, or if a stage
-// had to be killed at the end. ready, if not nil, is called once all stages run.
+// had to be killed at the end; an end that is asked for during the start is
+// none. ready, if not nil, is called once all stages run.
 func (r *Runner) Run(ctx context.Context, ready func()) error {
 	defer close(r.done)
 	defer r.close()
@@ -172,10 +174,14 @@ func (r *Runner) Run(ctx context.Context, ready func()) error {
 	}()
 	if err := r.start(ctx); err != nil {
 		r.killAll()
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
+	var supervisors sync.WaitGroup
 	for _, s := range r.stages {
-		go s.supervise(ctx)
+		supervisors.Go(func() { s.supervise(ctx) })
 		if s.replays != nil {
 			go s.replays.run(ctx)
 		}
@@ -188,6 +194,8 @@ func (r *Runner) Run(ctx context.Context, ready func()) error {
 	}
 	<-ctx.Done()
 	r.purges.cancel()
+	r.draining.Store(true)
+	supervisors.Wait() // no stage comes to life beside the drain
 	return r.drain()
 }
 
@@ -223,19 +231,18 @@ func (r *Runner) drain() error {
 	return err
 }
 
+// drain goes on below a stage that failed: what is queued there is still good.
 func (l *line) drain(deadline context.Context) error {
-	if err := l.stages[0].drainSource(deadline); err != nil {
-		return err
-	}
+	errs := []error{l.stages[0].drainSource(deadline)}
 	for _, s := range l.stages {
 		if err := s.awaitExit(deadline); err != nil {
-			return fmt.Errorf("drain: %s: %w", s.address, err)
+			errs = append(errs, fmt.Errorf("drain: %s: %w", s.address, err))
 		}
 		for _, e := range s.outputs {
 			e.end()
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (r *Runner) killAll() {

@@ -79,7 +79,8 @@ type testRunner struct {
 	end func() error
 }
 
-func run(t *testing.T, stages []*pipeline.Stage) *testRunner {
+// newRunner returns a runner that does not run yet.
+func newRunner(t *testing.T, stages []*pipeline.Stage) *testRunner {
 	t.Helper()
 	tr := &testRunner{t: t, log: &lockedBuffer{}}
 	r, err := New(Options{
@@ -90,6 +91,13 @@ func run(t *testing.T, stages []*pipeline.Stage) *testRunner {
 		t.Fatal(err)
 	}
 	tr.Runner = r
+	return tr
+}
+
+func run(t *testing.T, stages []*pipeline.Stage) *testRunner {
+	t.Helper()
+	tr := newRunner(t, stages)
+	r := tr.Runner
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() { ended <- r.Run(ctx, func() { close(ready) }) }()

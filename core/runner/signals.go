@@ -18,7 +18,7 @@ import (
 // plain takes gRPC's words off an error that a stage returned.
 func plain(err error) error {
 	if s, ok := status.FromError(err); ok {
-		return errors.New(s.Message())
+		return errors.New(printable(s.Message()))
 	}
 	return err
 }
@@ -67,12 +67,16 @@ func (r *Runner) signalled(s *stage, signal *stagepb.Signal) {
 	name := plugin.Signal(signal.Name)
 	level, known := signalLevels[name]
 	if !known {
-		r.log.Warn("unknown signal ignored", "stage", s.address, "signal", printable(signal.Name))
+		if s.signalLog.Allow() {
+			r.log.Warn("unknown signal ignored", "stage", s.address, "signal", printable(signal.Name))
+		}
 		return
 	}
 	r.signals.add(s, signal)
-	r.log.Log(context.Background(), level, "signal", "stage", s.address, "signal", name, "times", signal.Times,
-		"detail", printable(signal.Detail))
+	if s.signalLog.Allow() {
+		r.log.Log(context.Background(), level, "signal", "stage", s.address, "signal", name, "times", signal.Times,
+			"detail", printable(signal.Detail))
+	}
 	switch name {
 	case plugin.SignalOverrun, plugin.SignalPoll:
 		r.replayFrom(s, 0, string(name))
@@ -81,7 +85,10 @@ func (r *Runner) signalled(s *stage, signal *stagepb.Signal) {
 		if s.conf.Kind == plugin.KindSink {
 			edge = s.edgeNumber
 		}
-		if edge > 0 && int(edge) <= len(s.below) { // what was replayed into it is lost as well
+		if s.conf.Kind != plugin.KindSink && edge > 0 { // what was replayed into it is lost as well
+			if len(s.below) < 2 || int(edge) > len(s.below) {
+				return // there is no such edge
+			}
 			r.breakReplays(s.below[edge-1], "the edge to "+s.below[edge-1].address+" was full")
 		}
 		r.replayFrom(s, edge, string(name))
@@ -127,7 +134,7 @@ func (r *Runner) answerPeer(source *stage) {
 // replay is an answer to the source's request, if there is one.
 func (r *Runner) replayReported(from *stage, report *stagepb.Report) {
 	if report.Owner != "" {
-		if above := from.replayerAbove(); above != nil {
+		if above := from.replayerAbove(); above != nil && above.replays.byLink() {
 			if current := above.replays.running()[0]; current != nil {
 				current.report(from, report)
 			}
@@ -135,7 +142,7 @@ func (r *Runner) replayReported(from *stage, report *stagepb.Report) {
 		return
 	}
 	for _, s := range r.stages {
-		if s.replays == nil {
+		if s.replays == nil || !s.passes(from) {
 			continue
 		}
 		for _, one := range s.replays.running() {
@@ -159,16 +166,12 @@ func (r *replay) isID(id uint64) bool {
 	return r.id == id
 }
 
-// breakReplays breaks off the replays on whose way s is; they are tried again.
+// breakReplays breaks off the replays that reach or pass s from above; they are
+// tried again. (Those of s itself end with its process: see died.)
 func (r *Runner) breakReplays(s *stage, why string) {
 	for _, from := range r.stages {
-		if from.replays == nil || !from.passes(s) || from == s && s.process() != nil {
-			continue
-		}
-		for _, one := range from.replays.running() {
-			if one != nil {
-				one.tell(why)
-			}
+		if from.replays != nil && from != s && from.passes(s) {
+			from.replays.breakOff(why)
 		}
 	}
 }

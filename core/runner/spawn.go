@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -52,8 +53,15 @@ func (s *spawner) run() {
 }
 
 // start starts cmd in a network namespace (a path; "" for the runner's) so
-// that it dies with the runner. cmd.ExtraFiles[0] must be the lifeline.
-func (s *spawner) start(cmd *exec.Cmd, netns string) error {
+// that it dies with the runner. cmd.ExtraFiles[0] must be the lifeline. None of
+// its files may be closed before start returns: another's descriptor of the
+// same number would be inherited, and the thread hangs if that is the pipe over
+// which fork and exec tell that they are done. Once ctx has ended nothing is
+// started any more.
+func (s *spawner) start(ctx context.Context, cmd *exec.Cmd, netns string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -64,6 +72,8 @@ func (s *spawner) start(cmd *exec.Cmd, netns string) error {
 		return <-r.result
 	case <-s.closed:
 		return errors.New("the runner is ending")
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
@@ -29,6 +31,12 @@ const (
 	longEnough = 20 * time.Second
 )
 
+// How many of a stage's signals are logged; all are counted and acted on.
+const (
+	signalRate  = 1 // lines a second, after
+	signalBurst = 100
+)
+
 // A stage is one stage of a pipeline and the process that is it at the moment.
 type stage struct {
 	runner  *Runner
@@ -44,6 +52,7 @@ type stage struct {
 
 	port, purgePort uint32    // netlink port ids, or 0
 	replays         *replayer // of sources and caches
+	signalLog       *rate.Limiter
 
 	mu         sync.Mutex
 	proc       *process
@@ -51,13 +60,13 @@ type stage struct {
 	since      time.Time
 	generation uint32
 	lastError  string
-	draining   bool
 	statistics *stagepb.StatisticsReply // the process's last, maybe nil
 	past       totals                   // of processes that are gone
 }
 
 func newStage(r *Runner, l *line, conf *pipeline.Stage) *stage {
 	s := &stage{runner: r, line: l, conf: conf, address: conf.Address(), state: stateStarting, since: time.Now()}
+	s.signalLog = rate.NewLimiter(signalRate, signalBurst)
 	if conf.Kind == plugin.KindSource || conf.Kind == plugin.KindCache {
 		s.replays = newReplayer(s)
 	}
@@ -157,6 +166,8 @@ func (s *stage) process() *process {
 	return s.proc
 }
 
+func (s *stage) runs() bool { return s.process() != nil }
+
 // supervise starts the stage again whenever it dies, until ctx ends.
 func (s *stage) supervise(ctx context.Context) {
 	backoff := minBackoff
@@ -213,10 +224,25 @@ func (s *stage) died(p *process) {
 	s.statistics = nil
 	s.mu.Unlock()
 	s.runner.log.Error("stage died", "stage", s.address, "pid", p.pid(), "reason", reason)
+	if s.replays != nil { // the next process knows nothing of it
+		s.replays.breakOff(s.address + " died")
+	}
 }
 
-// readSignals takes the process's signals until it ends.
+// readSignals takes the process's signals until it ends. One that can't be
+// heard any more is killed: nothing would repair what it loses, and no replay
+// into it would ever end.
 func (s *stage) readSignals(p *process) {
+	err := s.takeSignals(p)
+	select {
+	case <-p.exited:
+	case <-time.After(hangTimeout):
+		s.runner.log.Error("stage's signals ended and it is killed", "stage", s.address, "pid", p.pid(), "error", err)
+		p.kill()
+	}
+}
+
+func (s *stage) takeSignals(p *process) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
@@ -228,12 +254,12 @@ func (s *stage) readSignals(p *process) {
 	}()
 	stream, err := p.Signals(ctx, &stagepb.Empty{})
 	if err != nil {
-		return
+		return err
 	}
 	for {
 		signal, err := stream.Recv()
 		if err != nil {
-			return
+			return err
 		}
 		s.runner.signalled(s, signal)
 	}

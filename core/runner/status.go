@@ -38,9 +38,10 @@ func lost(s *stagepb.StatisticsReply) uint64 {
 	return n
 }
 
-// Status implements control.Backend. Numbers are those of the last time that
-// the stages were asked, half a second ago at most.
+// Status implements control.Backend. Numbers are of now, but for stages that
+// don't answer.
 func (r *Runner) Status(context.Context) (*control.Status, error) {
+	r.refresh()
 	status := &control.Status{
 		Node: r.options.Config.Runner.Name, Version: r.options.Version, PID: os.Getpid(), Started: r.started,
 		Role: r.role.get(), Purge: r.purges.next(), Signals: r.signals.list(), Replays: []control.ReplayStatus{},
@@ -130,20 +131,31 @@ func (r *replay) status(s *stage, state string) control.ReplayStatus {
 // architecture that Go knows.
 const clockTick = 100
 
-// usage reads a process's CPU time, in seconds, and resident memory, in bytes.
-func usage(pid int) (cpu float64, memory uint64) {
+// processStat reads the fields of /proc/PID/stat from the third on.
+func processStat(pid int) [][]byte {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, 0
+		return nil
 	}
 	// The command's name may hold spaces; fields are counted behind it.
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	return bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+}
+
+// stopped says whether a signal, or a debugger, has stopped a process.
+func stopped(pid int) bool {
+	fields := processStat(pid)
+	return len(fields) > 0 && (string(fields[0]) == "T" || string(fields[0]) == "t")
+}
+
+// usage reads a process's CPU time, in seconds, and resident memory, in bytes.
+func usage(pid int) (cpu float64, memory uint64) {
+	fields := processStat(pid)
+	if len(fields) < 24-2 {
+		return 0, 0
+	}
 	number := func(i int) uint64 { // i as in proc(5)
 		n, _ := strconv.ParseUint(string(fields[i-3]), 10, 64)
 		return n
-	}
-	if len(fields) < 24-2 {
-		return 0, 0
 	}
 	return float64(number(14)+number(15)) / clockTick, number(24) * uint64(os.Getpagesize())
 }

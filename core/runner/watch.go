@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
@@ -14,38 +15,41 @@ const (
 	hangTimeout   = 3 * time.Second
 	// stuckTimeout is for a stage that answers, but does not read its input.
 	stuckTimeout = 10 * time.Second
+	// idleInterval is how often a stage is asked that has nothing to do: waking
+	// it costs more than all else that an idle node does. A source always is,
+	// at sourceInterval, since nobody sees what waits for it in the kernel.
+	idleInterval   = 10 * time.Second
+	sourceInterval = time.Second
+	// freshTimeout bounds how long status waits for a stage.
+	freshTimeout = 500 * time.Millisecond
 )
 
-// watch asks a process for its statistics all the time, and kills it when it
-// does not answer, or when data waits in its input, the way below is free, and
-// it makes no progress. Supervision then starts it again.
+// A watcher watches one process.
+type watcher struct {
+	stage      *stage
+	process    *process
+	asked      time.Time
+	failing    time.Time // when the first of a row of questions without answer was asked
+	progressed time.Time
+	batches    uint64 // read when it last progressed
+	busy       bool   // it progressed since it was asked before
+}
+
+// watch asks a process for its statistics while it has work, and kills it when
+// it does not answer, or when data waits in its input, the way below is free,
+// and it makes no progress. Supervision then starts it again.
 func (s *stage) watch(p *process) {
-	answered, progressed := time.Now(), time.Now()
-	var last uint64
+	w := watcher{stage: s, process: p, progressed: time.Now()}
 	for {
 		select {
 		case <-p.exited:
 			return
 		case <-time.After(watchInterval):
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), hangTimeout)
-		reply, err := p.Statistics(ctx, &stagepb.Empty{})
-		cancel()
-		if err == nil {
-			answered = time.Now()
-			s.setStatistics(p, reply)
-			if s.input == nil || reply.BatchesIn != last || reply.Sending || s.input.queued() == 0 {
-				progressed, last = answered, reply.BatchesIn
-			}
+		if !w.due() {
+			continue
 		}
-		reason := ""
-		switch {
-		case time.Since(answered) >= hangTimeout:
-			reason = "no answer on the control connection"
-		case time.Since(progressed) >= stuckTimeout:
-			reason = "data waits in its input and it does not read it"
-		}
-		if reason != "" {
+		if reason := w.ask(); reason != "" {
 			s.runner.log.Error("stage hangs and is killed", "stage", s.address, "pid", p.pid(), "reason", reason)
 			p.kill()
 			return
@@ -53,10 +57,72 @@ func (s *stage) watch(p *process) {
 	}
 }
 
-func (s *stage) setStatistics(p *process, reply *stagepb.StatisticsReply) {
+// due says whether it is time to ask.
+func (w *watcher) due() bool {
+	input, waited := w.stage.input, time.Since(w.asked)
+	if input != nil && input.queued() == 0 {
+		w.progressed = time.Now() // there is nothing to progress with
+	}
+	switch {
+	case stopped(w.process.pid()): // it would not do what it does by the clock, either
+		return true
+	case w.busy || !w.failing.IsZero() || w.stage.runner.draining.Load():
+		return true // a drain ends before an idle stage would be found to hang
+	case input == nil:
+		return waited >= sourceInterval
+	}
+	return input.queued() > 0 || waited >= idleInterval
+}
+
+// ask asks once and returns why the process is to be killed, or "".
+func (w *watcher) ask() string {
+	w.asked = time.Now()
+	reply, err := w.stage.measure(w.process, hangTimeout)
+	if err != nil {
+		if w.failing.IsZero() {
+			w.failing = w.asked
+		}
+		if time.Since(w.failing) >= hangTimeout {
+			return "no answer on the control connection"
+		}
+		return ""
+	}
+	w.failing = time.Time{}
+	done := reply.BatchesIn + reply.BatchesOut
+	w.busy = done != w.batches
+	if w.busy || w.stage.input == nil || reply.Sending || w.stage.input.queued() == 0 {
+		w.progressed, w.batches = time.Now(), done
+	}
+	if time.Since(w.progressed) >= stuckTimeout {
+		return "data waits in its input and it does not read it"
+	}
+	return ""
+}
+
+// measure asks a process of the stage for its statistics and keeps them.
+func (s *stage) measure(p *process, timeout time.Duration) (*stagepb.StatisticsReply, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	reply, err := p.Statistics(ctx, &stagepb.Empty{})
+	if err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.proc == p {
 		s.statistics = reply
 	}
+	return reply, nil
+}
+
+// refresh asks all stages, at once. One that does not answer in time is shown
+// as it was when it last did.
+func (r *Runner) refresh() {
+	var wait sync.WaitGroup
+	for _, s := range r.stages {
+		if p := s.process(); p != nil {
+			wait.Go(func() { _, _ = s.measure(p, freshTimeout) })
+		}
+	}
+	wait.Wait()
 }

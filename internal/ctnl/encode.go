@@ -112,7 +112,8 @@ func AppendCreate(p []byte, f *flow.Flow, liberal bool, omit Omit, seq uint32) [
 
 // AppendUpdate appends a request that changes the entry of f's original tuple
 // to f's timeout (if present), status, protocol state, mark and labels. add are
-// the bits that the entry's status has: the kernel refuses to clear them.
+// the bits that the entry's status has: the kernel refuses to clear them, EXPECTED
+// too, which it sets by itself where there is a master.
 //
 // A refused update is not undone: the attributes take effect one after another
 // (helper, timeout, status, protocol, mark, sequence adjustment, labels) until
@@ -122,7 +123,7 @@ func AppendUpdate(p []byte, f *flow.Flow, add flow.Status, liberal bool, omit Om
 	if f.Has(flow.HasTimeout) {
 		p = appendU32(p, ctaTimeout, max(f.Timeout, 1))
 	}
-	p = appendU32(p, ctaStatus, settable(f)|uint32(add&^(flow.Expected|flow.Dying)))
+	p = appendU32(p, ctaStatus, settable(f)|uint32(add&^flow.Dying))
 	return end(appendState(p, f, liberal, omit), at)
 }
 

@@ -51,7 +51,7 @@ const (
 // firstStep is what an operation begins with. Most flows of a commit are not
 // there yet; most updates are.
 var firstStep = [...]step{
-	commit: stepCreate, injectNew: stepCreate, injectUpdate: stepGet, shorten: stepShorten, remove: stepRemove,
+	commit: stepCreate, injectNew: stepCreate, injectUpdate: stepGet, shorten: stepGet, remove: stepRemove,
 }
 
 // set begins a request for a copy of f, in the memory of the one before.
@@ -119,7 +119,7 @@ const (
 // later word holds.
 func progress(protocol, state uint8) uint8 {
 	switch {
-	case protocol != flow.TCP:
+	case protocol != flow.TCP, state > maxTCPState: // a peer's bytes; it is never sent
 		return 0
 	case state == tcpSynSent2:
 		return 1
@@ -191,6 +191,7 @@ func (w *Writer) afterCreate(r *request) (done bool) {
 			return false
 		}
 		w.orphans = append(w.orphans, newOrphan(r))
+		w.waiting[r.flow.Key()] = struct{}{}
 		return true
 	}
 	return w.fail(r)
@@ -223,15 +224,42 @@ func (w *Writer) afterGet(r *request) (done bool) {
 	r.holder = r.found
 	same := r.found.Original == r.flow.Original
 	switch {
+	case r.op == shorten:
+		return w.shortens(r, same)
 	case same && w.updates(r):
 		r.step = stepUpdate
-	case same || r.op == commit:
+	case r.op == commit, same && !r.behind():
 		r.step = stepDelete
 	default: // another flow's entry, and it may have packets
 		r.errno = unix.EEXIST
 		return w.fail(r)
 	}
 	return false
+}
+
+// shortens takes in the entry that is to be shortened. It may be that of another
+// flow, whose reply tuple is this one's original, or end sooner by itself.
+func (w *Writer) shortens(r *request, same bool) (done bool) {
+	switch {
+	case !same:
+		w.counts.Missing++
+	case r.holder.Has(flow.HasTimeout) && r.holder.Timeout <= r.timeout:
+		w.counts.Shortened++
+	default:
+		r.step = stepShorten
+		return false
+	}
+	return true
+}
+
+// behind says whether an injected flow is known to be an older connection than
+// the entry with its original tuple, which has another translation.
+func (r *request) behind() bool {
+	f, entry := &r.flow, &r.holder
+	if !f.Has(flow.HasState) || !entry.Has(flow.HasState) || closing(entry) {
+		return false
+	}
+	return closing(f) || progress(f.Protocol, f.State) < progress(entry.Protocol, entry.State)
 }
 
 // updates says whether the entry with the flow's original tuple can become the
@@ -247,6 +275,9 @@ func (w *Writer) notFound(r *request) (done bool) {
 	switch {
 	case r.errno != unix.ENOENT && r.errno != 0:
 		return w.fail(r)
+	case r.op == shorten:
+		w.counts.Missing++
+		return true
 	case r.step == stepGet && r.op == injectUpdate && !r.replaced && r.rounds == 1:
 		r.step = stepCreate // the first get: there is nothing to update
 	case r.step == stepGet && r.flow.Has(flow.HasReply):
@@ -264,6 +295,9 @@ func (w *Writer) afterUpdate(r *request) (done bool) {
 	case 0:
 	case unix.ENOENT:
 		r.step = stepCreate
+		return false
+	case unix.EBUSY: // a packet set a bit of the status since it was read
+		r.step = stepGet
 		return false
 	default:
 		return w.fail(r)

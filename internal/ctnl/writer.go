@@ -58,6 +58,7 @@ type Writer struct {
 	length  int
 	keys    map[flow.Key]struct{} // of slots[:length]
 	orphans []orphan
+	waiting map[flow.Key]struct{} // keys of orphans
 
 	buf, answers, tail []byte
 	event              flow.Event
@@ -77,6 +78,7 @@ func OpenWriter(c WriterConfig) (*Writer, error) {
 	}
 	return &Writer{
 		socket: s, liberal: !c.WindowTracking, keys: make(map[flow.Key]struct{}, batchLength),
+		waiting: map[flow.Key]struct{}{},
 		answers: make([]byte, 32<<10),
 	}, nil
 }
@@ -118,7 +120,8 @@ func (w *Writer) Commit(f *flow.Flow) error { return w.add(commit, f, 0) }
 //  2. isNew says that the flow is new at the peer: then an entry that is about
 //     to close is of a connection before it, and is replaced.
 //  3. An entry of another flow that stands in the way stays: f fails with
-//     EEXIST.
+//     EEXIST. So does one of the same original tuple with another translation,
+//     if it is further than f: that is a later connection.
 func (w *Writer) Inject(f *flow.Flow, isNew bool) error {
 	if isNew {
 		return w.add(injectNew, f, 0)
@@ -126,8 +129,9 @@ func (w *Writer) Inject(f *flow.Flow, isNew bool) error {
 	return w.add(injectUpdate, f, 0)
 }
 
-// Shorten sets the timeout of f's entry to that many seconds, if there is one:
-// when a peer's flow ended but may have packets here, which refresh it.
+// Shorten sets the timeout of f's entry to that many seconds, if there is one
+// with more: when a peer's flow ended but may have packets here, which refresh
+// it.
 func (w *Writer) Shorten(f *flow.Flow, timeout uint32) error { return w.add(shorten, f, timeout) }
 
 // Delete deletes f's entry; if f has an id, only the entry with that id.
@@ -142,7 +146,8 @@ func (w *Writer) add(op operation, f *flow.Flow, timeout uint32) error {
 			return err
 		}
 	}
-	if len(w.orphans) > 0 { // this is later news of it
+	if _, ok := w.waiting[key]; ok { // this is later news of it
+		delete(w.waiting, key)
 		w.orphans = slices.DeleteFunc(w.orphans, func(o orphan) bool { return o.flow.Key() == key })
 	}
 	w.keys[key] = struct{}{}
@@ -182,6 +187,7 @@ func (w *Writer) Finish() error {
 	}
 	orphans := w.orphans
 	w.orphans = nil
+	clear(w.waiting)
 	for start := 0; start < len(orphans); start += batchLength {
 		var pending []*request
 		for i := start; i < min(start+batchLength, len(orphans)); i++ {

@@ -273,6 +273,95 @@ func TestShortenAndMissing(t *testing.T) {
 	}
 }
 
+// The kernel finds an entry by either tuple. One that is found by its reply is
+// another flow's, and an end that is near is not put off.
+func TestShortenLeavesOthersAlone(t *testing.T) {
+	n := testbed.MustNamespace(t, "fw")
+	w := mustWriter(t, n, WriterConfig{})
+	f := tcp("10.0.0.1:1", "10.0.0.2:2")
+	f.Timeout = 5000
+	ending := tcp("10.0.0.1:3", "10.0.0.2:2")
+	ending.Timeout = 40
+	commitAll(t, w, f, ending)
+	for _, err := range []error{w.Shorten(tcp("10.0.0.2:2", "10.0.0.1:1"), 10), w.Shorten(ending, 1000)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := finish(t, w); c.Shortened != 1 || c.Missing != 1 || c.Failed() > 0 {
+		t.Fatalf("%+v", c)
+	}
+	if e := mustFind(t, n, f); e.Timeout < 4000 {
+		t.Fatal(format(&e, 0))
+	}
+	if e := mustFind(t, n, ending); e.Timeout > 40 {
+		t.Fatal(format(&e, 0))
+	}
+}
+
+// Between the reading of an entry and its update a packet may set bits of its
+// status, which the kernel refuses to clear.
+func TestStatusThatAdvancesMeanwhile(t *testing.T) {
+	n := testbed.MustNamespace(t, "fw")
+	w := mustWriter(t, n, WriterConfig{})
+	f := tcp("10.0.0.1:1", "10.0.0.2:2")
+	commitAll(t, w, f)
+	early := *f
+	early.Status, early.Mark, early.Present = flow.Confirmed, 7, f.Present|flow.HasMark
+	r := &request{}
+	r.set(injectUpdate, &early, 0)
+	r.step, r.holder = stepUpdate, early // as it was read before the packet
+	if err := w.run([]*request{r}); err != nil {
+		t.Fatal(err)
+	}
+	if c := finish(t, w); c.Updated != 1 || c.Failed() > 0 {
+		t.Fatalf("%+v", c)
+	}
+	if e := mustFind(t, n, f); e.Mark != 7 || e.Status&flow.Assured == 0 {
+		t.Fatal(format(&e, 0))
+	}
+}
+
+// Of two connections with the same original tuple and different translations
+// the older one, injected late, does not replace the other.
+func TestInjectedPredecessorReplacesNothing(t *testing.T) {
+	const established, lastACK, synSent, finWait = 3, 6, 1, 4
+	at := func(state uint8, to string) *flow.Flow {
+		f := snat(tcp("10.0.0.1:1", "10.0.0.2:2"), to)
+		f.State = state
+		return f
+	}
+	for name, c := range map[string]struct {
+		entry, injected uint8
+		isNew, replaces bool
+	}{
+		"closing late":          {established, lastACK, false, false},
+		"closing late, new":     {established, lastACK, true, false},
+		"begun late":            {established, synSent, false, false},
+		"after a closing one":   {finWait, established, false, true},
+		"reopened":              {finWait, synSent, true, true},
+		"as far, the last word": {established, established, false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := testbed.MustNamespace(t, "fw")
+			w := mustWriter(t, n, WriterConfig{})
+			commitAll(t, w, at(c.entry, "192.0.2.1:5"))
+			injected := at(c.injected, "192.0.2.1:6")
+			if err := w.Inject(injected, c.isNew); err != nil {
+				t.Fatal(err)
+			}
+			counts := finish(t, w)
+			e := mustFind(t, n, injected)
+			if replaced := e.Reply == injected.Reply; replaced != c.replaces || replaced != (counts.Replaced == 1) {
+				t.Fatalf("%s: %+v", format(&e, 0), counts)
+			}
+			if !c.replaces && errnoOf(counts)[unix.EEXIST] != 1 {
+				t.Fatalf("not counted: %+v", counts)
+			}
+		})
+	}
+}
+
 // An orphan waits for its master, and a later word on it is not forgotten.
 func TestOrphans(t *testing.T) {
 	n := testbed.MustNamespace(t, "fw")
@@ -305,6 +394,26 @@ func TestOrphans(t *testing.T) {
 	}
 	if c := commitAll(t, w, child(200)); c.Created != 1 || c.WithoutMaster != 1 {
 		t.Fatalf("%+v", c)
+	}
+}
+
+// The kernel marks an entry with a master EXPECTED, and refuses an update that
+// does not say so.
+func TestRelatedIsUpdated(t *testing.T) {
+	n := testbed.MustNamespace(t, "fw")
+	w := mustWriter(t, n, WriterConfig{})
+	master := tcp("10.0.0.1:1", "10.0.0.2:21")
+	child := tcp("10.0.0.2:20", "10.0.0.1:2")
+	child.Tail = child.Tail.AppendMaster(&flow.Master{Family: flow.IPv4, Protocol: flow.TCP, Tuple: master.Original})
+	if c := commitAll(t, w, master, child); c.Created != 2 || c.Failed() > 0 {
+		t.Fatalf("%+v", c)
+	}
+	child.State = flow.TCPTimeWait
+	if c := commitAll(t, w, child); c.Updated != 1 || c.Failed() > 0 {
+		t.Fatalf("%+v", c)
+	}
+	if e := mustFind(t, n, child); e.State != flow.TCPTimeWait || !e.Related() {
+		t.Fatal(format(&e, 0))
 	}
 }
 

@@ -55,9 +55,9 @@ type Decoder struct {
 	ByteOrders
 
 	// Strict refuses messages with unknown attributes, as conntrackd does, keeps
-	// flows without addresses or protocol, ignores extensions, and does not take
-	// the sequence number of a message of unknown type for seen. It is meant for
-	// comparing with conntrackd.
+	// flows without addresses or protocol, ignores extensions, yields what comes
+	// twice twice, and does not take the sequence number of a message of unknown
+	// type for seen. It is meant for comparing with conntrackd.
 	Strict bool
 
 	Counters Counters
@@ -150,7 +150,7 @@ func checkSize(p []byte) (size int, cause sizeError) {
 }
 
 // header checks version, type and flags of a message, and shows its sequence
-// number to the tracker.
+// number to the tracker. What comes twice is not good the second time.
 func (d *Decoder) header(p []byte) bool {
 	if p[0]>>4 != wireVersion {
 		d.refuse(&d.Counters.WrongVersion)
@@ -160,6 +160,9 @@ func (d *Decoder) header(p []byte) bool {
 	good := headerGood(p)
 	// A type or flag of the future is no loss.
 	if d.tracker != nil && (good || !d.Strict) {
+		if !d.Strict && d.tracker.Repeats(d.sequence) {
+			return false
+		}
 		d.tracker.Observe(d.sequence)
 	}
 	if !good {

@@ -36,8 +36,8 @@ func (d *Decoder) extension() []byte {
 		return nil
 	}
 	d.rest = p[size:]
-	if d.tracker != nil {
-		d.tracker.Observe(binary.BigEndian.Uint32(p[4:]))
+	if seq := binary.BigEndian.Uint32(p[4:]); d.tracker != nil && !d.tracker.Repeats(seq) {
+		d.tracker.Observe(seq)
 	}
 	return elements
 }
@@ -106,11 +106,16 @@ func (d *Decoder) addressed(elements []byte, r *Resync) {
 	}
 }
 
+// maxAttributes bounds how many attributes one flow's extension brings. A
+// flow's tail is searched from its start, so a datagram full of thousands would
+// cost every stage a tenth of a second; what is beyond is counted and skipped.
+const maxAttributes = 32
+
 // extend decodes what extends a flow, when its identity is known and the rest
 // is not: the reply tuple depends on ports that come here. Attributes of the
 // tail go to d.tail, each type once.
 func (d *Decoder) extend(r *reader, f *flow.Flow, elements []byte) {
-	for len(elements) > 0 {
+	for attributes := 0; len(elements) > 0; {
 		var typ uint16
 		var v []byte
 		typ, v, elements = d.element(elements)
@@ -127,7 +132,8 @@ func (d *Decoder) extend(r *reader, f *flow.Flow, elements []byte) {
 			readPorts(v[32:], &f.Reply)
 		case typ == elementNoLabels:
 			r.noLabels = true
-		case typ == elementAttribute && len(v) >= 4:
+		case typ == elementAttribute && len(v) >= 4 && attributes < maxAttributes:
+			attributes++
 			t := flow.Attr(binary.BigEndian.Uint16(v))
 			if !d.tail.Has(t) {
 				d.tail = d.tail.Append(t, v[4:])

@@ -327,6 +327,31 @@ func TestBadExtensions(t *testing.T) {
 }
 
 // TestOversizeAttribute leaves out what would never fit, and keeps the rest.
+// Stages search a tail from its start, so a flow with thousands of attributes
+// would hold them up.
+func TestAttributesAreBounded(t *testing.T) {
+	e := newFlow(flow.UDP, 1, 2)
+	p, _ := NewEncoder(Settings{}).AppendFlow(nil, &e)
+	p, at := appendExtension(p, scopePrevious)
+	for typ := range uint16(8000) {
+		p = appendElement(p, elementAttribute, 4)
+		p = append(p, byte(typ>>8), byte(typ), 0, 0)
+	}
+	p = endMessage(p, at)
+	var d Decoder
+	var m Message
+	if d.Reset(p, nil); !d.Next(&m) || m.Kind != Flow {
+		t.Fatalf("no flow: %+v", d.Counters)
+	}
+	n := 0
+	for range m.Event.Tail.All() {
+		n++
+	}
+	if n != maxAttributes || d.Counters.UnknownElements != 8000-maxAttributes {
+		t.Errorf("%d attributes, %d skipped", n, d.Counters.UnknownElements)
+	}
+}
+
 func TestOversizeAttribute(t *testing.T) {
 	e := newFlow(flow.UDPLite, 1, 2)
 	e.Tail = e.Tail.Append(900, make([]byte, 1400)).Append(901, make([]byte, 40))

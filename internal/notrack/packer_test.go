@@ -2,6 +2,7 @@ package notrack
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"github.com/sluice-project/sluice/core/flow"
@@ -32,6 +33,63 @@ func TestTracker(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestRepeats(t *testing.T) {
+	for name, c := range map[string]struct {
+		seq  []uint32
+		want []int // indexes of those that repeat
+	}{
+		"in order":           {[]uint32{5, 6, 7}, nil},
+		"at once":            {[]uint32{5, 5, 6, 6}, []int{1, 3}},
+		"later":              {[]uint32{5, 6, 7, 6, 8}, []int{3}},
+		"late, not twice":    {[]uint32{5, 7, 6, 8, 6}, []int{4}},
+		"below the first":    {[]uint32{5, 4, 4}, []int{2}},
+		"over the wrap":      {[]uint32{0xffffffff, 0, 0xffffffff}, []int{2}},
+		"after a gap":        {[]uint32{5, 5 + repeatWindow - 1, 5}, []int{2}},
+		"another count":      {[]uint32{5000, 5000 + repeatWindow, 5000}, nil},
+		"a number anew":      {[]uint32{1, 400, 1 + repeatWindow, 1 + repeatWindow}, []int{3}},
+		"far back and forth": {[]uint32{1 << 20, 1, 1 << 20}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var tr Tracker
+			var got []int
+			for i, seq := range c.seq {
+				if tr.Repeats(seq) {
+					got = append(got, i)
+					continue
+				}
+				tr.Observe(seq)
+			}
+			if !slices.Equal(got, c.want) || tr.Repeated != uint64(len(c.want)) {
+				t.Errorf("%d repeat, want %d; counted %d", got, c.want, tr.Repeated)
+			}
+		})
+	}
+}
+
+// A datagram that the network doubles yields its messages once, and makes the
+// next one no gap.
+func TestRepeatedDatagram(t *testing.T) {
+	packer := NewPacker(1472, NewSequencer(1))
+	e := newFlow(flow.UDPLite, 1, 2) // with an extension
+	data, _ := NewEncoder(Settings{}).AppendFlow(nil, &e)
+	for range 3 {
+		packer.Append(data)
+		packer.Flush()
+	}
+	var d Decoder
+	var tr Tracker
+	flows := 0
+	for _, i := range []int{0, 1, 0, 1, 2} {
+		d.Reset(packer.Datagram(i), &tr)
+		for m := (Message{}); d.Next(&m); {
+			flows++
+		}
+	}
+	if flows != 3 || tr.Gaps+tr.Before != 0 || tr.Repeated != 4 || d.Counters != (Counters{}) {
+		t.Errorf("%d flows, %+v, %+v", flows, tr, d.Counters)
 	}
 }
 

@@ -28,15 +28,47 @@ const (
 // A Tracker follows the sequence numbers of one sender: one address and port,
 // since a sender that restarts has another port and starts anew. Whatever the
 // order, the number becomes the last one seen and the message is used: the
-// protocol never reorders or asks again. The zero Tracker awaits the first.
+// protocol never reorders or asks again. Only what comes twice is used once: see
+// Repeats. The zero Tracker awaits the first.
 type Tracker struct {
 	last    uint32
 	started bool
+
+	highest uint32                    // of seen
+	seen    [repeatWindow / 64]uint64 // bit n%repeatWindow: n, one of the last so many, came
 
 	Messages uint64 // numbers seen
 	Gaps     uint64 // times that some were missing
 	Lost     uint64 // how many were missing, together
 	Before   uint64 // numbers that were not after the last
+	Repeated uint64 // messages that came twice
+}
+
+// repeatWindow is how far behind the highest number a repeated one is known: a
+// network that sends a datagram twice does so at once.
+const repeatWindow = 512
+
+// Repeats notes the next message's number and says whether it came already. A
+// message that came twice must not be used twice: it would undo what came
+// between, and in a replay stand for one that was lost.
+func (t *Tracker) Repeats(seq uint32) bool {
+	ahead := int32(seq - t.highest)
+	switch {
+	case !t.started || ahead >= repeatWindow || ahead <= -repeatWindow: // another count
+		t.seen, t.highest = [repeatWindow / 64]uint64{}, seq
+	case ahead > 0:
+		for n := t.highest + 1; n != seq+1; n++ {
+			t.seen[n%repeatWindow/64] &^= 1 << (n % 64)
+		}
+		t.highest = seq
+	}
+	word, bit := &t.seen[seq%repeatWindow/64], uint64(1)<<(seq%64)
+	if *word&bit != 0 {
+		t.Repeated++
+		return true
+	}
+	*word |= bit
+	return false
 }
 
 // Observe takes the next message's number and says how it follows, and how

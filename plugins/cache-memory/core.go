@@ -104,7 +104,7 @@ func (c *core) live(r flow.Record, origin flow.Origin, owner uint16, now uint32)
 	switch {
 	case !known:
 		slot = c.enter(r, &k, slot, owner, foreign)
-	case c.event.Kind == flow.New || c.another(c.at(slot)):
+	case c.event.Kind == flow.New || c.another(c.at(slot)) || c.reopened(c.at(slot), owner):
 		c.renew(slot, r)
 	default:
 		c.merge(c.at(slot))
@@ -162,6 +162,22 @@ func (c *core) identity(e *entry) (same, known bool) {
 func (c *core) another(e *entry) bool {
 	same, known := c.identity(e)
 	return known && !same
+}
+
+// reopened says whether c.event, of a peer, is about a later connection than that
+// peer's entry: one that was closing does not open again. A conntrackd that
+// hears at once of the end, of the next connection and of how that went on sends
+// an UPDATE alone.
+func (c *core) reopened(e *entry, owner uint16) bool {
+	if owner == 0 || e.owner != owner {
+		return false
+	}
+	c.table.event(e, &c.update)
+	return closing(&c.update.Flow) && c.event.Has(flow.HasState) && !closing(&c.event.Flow)
+}
+
+func closing(f *flow.Flow) bool {
+	return f.Protocol == flow.TCP && f.Has(flow.HasState) && f.State >= flow.TCPFinWait && f.State <= flow.TCPClose
 }
 
 // admit says whether there is room for one more flow.

@@ -67,6 +67,44 @@ func TestLive(t *testing.T) {
 	}
 }
 
+// TestReopened checks that a peer's UPDATE after the close of a connection is of
+// a new one: conntrackd says no more. The kernel would; its UPDATE merges.
+func TestReopened(t *testing.T) {
+	state := func(e flow.Event, state uint8) flow.Event { e.State = state; return e }
+	for _, c := range []struct {
+		name   string
+		header flow.Header
+		was    uint8
+		batch  []flow.Event
+		sent   string
+	}{
+		{"peer", fromA, flow.TCPClose, []flow.Event{updated(1, 6)}, "new 1=6"},
+		{"peer, after TIME_WAIT", fromA, flow.TCPTimeWait, []flow.Event{state(updated(1, 6), flow.TCPSynSent)}, "new 1=6"},
+		{"peer, in a replay", during(fromA, 3), flow.TCPClose, []flow.Event{begin(0), updated(1, 6), end(0, 1)}, "new 1=6"},
+		{"peer, no state", fromA, flow.TCPClose, []flow.Event{silent(updated(1, 0))}, "update 1=5"},
+		{"peer, still open", fromA, flow.TCPEstablished, []flow.Event{updated(1, 6)}, "update 1=6"},
+		{"peer, goes on closing", fromA, flow.TCPLastAck, []flow.Event{state(updated(1, 6), flow.TCPTimeWait)}, "update 1=6"},
+		{"another peer", fromB, flow.TCPClose, []flow.Event{updated(1, 6)}, "update 1=6"},
+		{"kernel", live, flow.TCPClose, []flow.Event{updated(1, 6)}, "update 1=6"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			before := c.header
+			if before.Replay = 0; before.Owner == peerB {
+				before = fromA
+			}
+			r.feed(before, state(added(1, 5), c.was))
+			r.out.sent = nil
+			r.feed(c.header, c.batch...)
+			who := ""
+			if c.header.Owner.IsValid() {
+				who = " by " + c.header.Owner.String()
+			}
+			r.expect(c.sent + who)
+		})
+	}
+}
+
 // TestKeepsTail checks that what only NEW has stays through updates, and what
 // is unknown too, and leaves with the flow.
 func TestKeepsTail(t *testing.T) {

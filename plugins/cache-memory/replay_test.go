@@ -436,3 +436,26 @@ func TestReplayIsPaced(t *testing.T) {
 		}
 	}
 }
+
+// Two peers whose replays overlap without end leave no moment in which nobody
+// needs a tombstone.
+func TestGravesAreBoundedWhileReplaysOverlap(t *testing.T) {
+	r := newRig(t, withLimit(10))
+	most := r.cache.core.maxGraves()
+	nodes := [2]flow.Header{fromA, fromB}
+	for id := uint64(1); id < 200; id++ {
+		r.feed(during(nodes[id%2], id), begin(0))
+		var ends []flow.Event
+		for key := range uint16(100) {
+			ends = append(ends, ended(100*uint16(id)+key))
+		}
+		r.feed(fromA, ends...)
+		if id > 1 {
+			r.feed(during(nodes[(id-1)%2], id-1), end(0, 0))
+		}
+		if n := len(r.cache.core.replays.graves); n > 2*most+100 {
+			t.Fatalf("%d graves after %d replays, though %d are allowed", n, id, most)
+		}
+	}
+	r.signalled() // none had to be given up
+}

@@ -170,7 +170,7 @@ func (c *core) overtaken(e *entry) {
 func (c *core) remerge(slot uint32, rec flow.Record, r *replay) {
 	e := c.at(slot)
 	switch {
-	case c.another(e):
+	case c.another(e) || c.reopened(e, r.owner):
 		c.renew(slot, rec)
 		r.counts.changed++
 	case c.merge(e):
@@ -221,10 +221,15 @@ func (c *core) bury(slot uint32) {
 		c.remove(slot)
 		return
 	}
-	if len(c.replays.graves)-c.replays.head >= c.maxGraves() {
+	s := &c.replays
+	if len(s.graves)-s.head >= c.maxGraves() {
 		c.giveUp()
 	}
-	c.replays.graves = append(c.replays.graves, slot)
+	// While replays overlap without end the list never gets empty.
+	if s.head > c.maxGraves() {
+		s.graves, s.head = append(s.graves[:0], s.graves[s.head:]...), 0
+	}
+	s.graves = append(s.graves, slot)
 }
 
 // giveUp cancels all replays; their end marks will report it.

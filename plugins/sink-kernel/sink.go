@@ -32,10 +32,11 @@ type sink struct {
 
 // A replay is one that has begun to arrive.
 type replay struct {
-	id      uint64
-	flags   flow.SyncFlags
-	records uint64
-	counts  ctnl.Counts
+	id         uint64
+	generation uint32 // of the stage above
+	flags      flow.SyncFlags
+	records    uint64
+	counts     ctnl.Counts
 }
 
 // is says whether a batch belongs to the replay. Its id alone tells: the records
@@ -82,7 +83,8 @@ func (s *sink) Write(b *flow.Batch) error {
 		}
 	}
 	finish := s.writer.Finish
-	if s.replay != nil {
+	// The end of a replay never comes if its sender was started again meanwhile.
+	if s.replay != nil && s.replay.generation == b.Generation {
 		finish = s.writer.Flush
 	}
 	if err := finish(); err != nil {
@@ -146,7 +148,7 @@ func (s *sink) begin(b *flow.Batch, e *flow.Event) error {
 		return err
 	}
 	s.count(s.replay)
-	s.replay = &replay{id: b.Replay, flags: e.Sync.Flags}
+	s.replay = &replay{id: b.Replay, generation: b.Generation, flags: e.Sync.Flags}
 	return nil
 }
 

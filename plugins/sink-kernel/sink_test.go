@@ -276,6 +276,12 @@ func TestWriteThroughTakesNothingBack(t *testing.T) {
 	if e := s.mustEntry(f); e.State != 3 || e.Timeout < 900 || e.Mark != 5 {
 		t.Fatalf("behind: %v", &e)
 	}
+	garbage := f
+	garbage.State, garbage.Timeout = 200, 1
+	s.live(flow.Update, garbage)
+	if e := s.mustEntry(f); e.State != 3 || e.Timeout < 900 {
+		t.Fatalf("no state at all: %v", &e)
+	}
 	same := f
 	same.Timeout = 2000
 	s.live(flow.Update, same)
@@ -305,6 +311,23 @@ func TestWriteThroughTakesNothingBack(t *testing.T) {
 	if e := s.mustEntry(unknown); e.Timeout > unknownTimeout || e.Timeout < unknownTimeout-10 {
 		t.Fatalf("no timeout told: %v", &e)
 	}
+}
+
+// The stage above was started again in the midst of a replay: its end, which
+// related flows without their master would wait for, never comes.
+func TestRelatedFlowsOutliveABrokenReplay(t *testing.T) {
+	s := start(t, testbed.MustNamespace(t, "fw"), `{}`, plugin.Start{WriteThrough: true})
+	master, child := newTCP(21), newTCP(1)
+	child.Tail = child.Tail.AppendMaster(&flow.Master{Family: flow.IPv4, Protocol: flow.TCP, Tuple: master.Original})
+	h := flow.Header{Generation: 1, Origin: flow.Peer, Owner: peer}
+	s.write(flow.Header{Generation: 1, Replay: 9}, flow.Event{Kind: flow.SyncBegin})
+	s.write(h, flow.Event{Kind: flow.New, Flow: child})
+	if _, ok := s.entry(child); ok {
+		t.Fatal("did not wait for its master")
+	}
+	h.Generation = 2
+	s.write(h, flow.Event{Kind: flow.New, Flow: newTCP(2)})
+	s.mustEntry(child)
 }
 
 // An injected flow never pushes out another one, which may have packets here.

@@ -139,6 +139,24 @@ func (s *Sink) watch() {
 	case wasRunning && !s.link.running:
 		s.trouble.begin(s.host, fmt.Errorf("interface %s: %w", s.link.name, unix.ENETDOWN))
 	}
+	if s.stuck && s.link.running {
+		s.reopen()
+	}
+	s.stuck = false
+}
+
+// reopen opens the socket anew where the one there is can't send any more: the
+// address that it is bound to is gone, or, if that was link-local, so is the
+// interface that had it, though another of its name is there. Peers see another
+// port, and so a new sequence.
+func (s *Sink) reopen() {
+	fresh, err := openSocket(&s.config, &s.link)
+	if err != nil {
+		return // what is wrong is logged as trouble; the next failure tries again
+	}
+	_ = s.socket.close()
+	s.socket = fresh
+	s.host.Logger().Info("sending from another socket", "interface", s.link.name, "address", fresh.address)
 }
 
 // resized adapts to a link that changed.

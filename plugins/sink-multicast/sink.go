@@ -35,6 +35,7 @@ type Sink struct {
 	group   []byte // the message that is being built; used again
 	replay  replay
 	trouble trouble
+	stuck   bool      // the link runs, and yet the socket can't send on it
 	last    time.Time // when datagrams were last sent, or tried to be
 	greeted time.Time // when the last Hello was
 }

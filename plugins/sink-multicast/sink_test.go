@@ -28,6 +28,7 @@ var (
 	nodeB4 = netip.MustParsePrefix("192.168.171.2/24")
 	nodeA6 = netip.MustParsePrefix("fd71:99::1/64")
 	nodeB6 = netip.MustParsePrefix("fd71:99::2/64")
+	local6 = netip.MustParsePrefix("fe80::a/64") // of node A, link-local
 )
 
 // A host records what the stage tells the runner.
@@ -78,7 +79,7 @@ func newBench(t *testing.T, config string, listen bool) *bench {
 	if err := testbed.Cable(h.a, testbed.SyncLink, h.b, testbed.SyncLink); err != nil {
 		t.Fatal(err)
 	}
-	err := errors.Join(h.a.AddAddr(testbed.SyncLink, nodeA4, nodeA6), h.b.AddAddr(testbed.SyncLink, nodeB4, nodeB6))
+	err := errors.Join(h.a.AddAddr(testbed.SyncLink, nodeA4, nodeA6, local6), h.b.AddAddr(testbed.SyncLink, nodeB4, nodeB6))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -17,7 +18,8 @@ import (
 )
 
 // A socket sends datagrams to the group. It is bound to the node's address and
-// one port for its whole life, since peers track sequences by both.
+// one port for its whole life, since peers track sequences by both. Only one
+// that can't send any more is replaced: see Sink.reopen.
 type socket struct {
 	conn       *net.UDPConn
 	v4         *ipv4.PacketConn // one of the two
@@ -38,7 +40,7 @@ func openSocket(c *Config, l *link) (*socket, error) {
 	}
 	from := s.address
 	if from.Is6() && from.IsLinkLocalUnicast() {
-		from = from.WithZone(c.Interface)
+		from = from.WithZone(strconv.Itoa(l.index)) // of a name, package net remembers the index for a minute
 	}
 	if s.conn, err = listen(from, c, l); err != nil {
 		return nil, err
@@ -247,5 +249,6 @@ func (s *Sink) failed(err error) {
 	s.count.lost.Add(1)
 	s.count.errors(err).Add(1)
 	s.replay.lost = true
+	s.stuck = s.stuck || linkDown(err)
 	s.trouble.begin(s.host, err)
 }

@@ -54,6 +54,7 @@ func add(sum, t *notrack.Tracker) {
 	sum.Gaps += t.Gaps
 	sum.Lost += t.Lost
 	sum.Before += t.Before
+	sum.Repeated += t.Repeated
 }
 
 // total returns the counts of all ports together.

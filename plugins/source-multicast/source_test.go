@@ -389,7 +389,7 @@ func TestSequence(t *testing.T) {
 	h.awaitStatistic("messages_lost", 3)
 	testbed.Eventually(t, patience, h.host.signalled(plugin.SignalGap))
 	h.awaitFlows(3) // it counts all the same
-	again.packer = notrack.NewPacker(1472, notrack.NewSequencer(1000))
+	again.packer = notrack.NewPacker(1472, notrack.NewSequencer(1))
 	again.send(again.flow(4))
 	h.awaitStatistic("messages_before", 1)
 	h.awaitFlows(4)

@@ -64,6 +64,7 @@ func (p *peer) statistics() []plugin.Statistic {
 		{Name: "messages_received", Help: "messages of the peer", Value: t.Messages, Peer: who},
 		{Name: "message_gaps", Help: "times that messages of the peer were missing", Value: t.Gaps, Peer: who},
 		{Name: "messages_lost", Help: "messages of the peer that were missing", Type: plugin.Loss, Value: t.Lost, Peer: who},
+		{Name: "messages_repeated", Help: "messages of the peer that came twice, used once", Value: t.Repeated, Peer: who},
 		{Name: "messages_before", Help: "messages of the peer out of order", Value: t.Before, Peer: who},
 	}
 }

@@ -32,7 +32,8 @@ type source struct {
 	event    flow.Event
 	tail     []byte
 	out      *plugin.Output
-	resync   *time.Timer // signals the overrun, if it is to wait
+	resync   *time.Timer // signals the loss, if it is to wait
+	lost     string      // how events were lost that nobody was told of yet
 }
 
 func newSource(c *Config) *source { return &source{config: *c} }
@@ -151,6 +152,9 @@ func (s *source) read(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if !more {
+			s.tellLoss()
+		}
 		switch {
 		case more:
 		case ctx.Err() != nil:
@@ -196,8 +200,8 @@ func (s *source) readAll() (total int, more bool, err error) {
 	return total, true, nil
 }
 
-// overrun grows the buffer and has the table replayed. What is queued comes
-// first, and with the old size still.
+// overrun grows the buffer and has the table replayed, once what is queued was
+// read.
 func (s *source) overrun() {
 	s.stats.overruns.Add(1)
 	size, grew, err := s.events.Grow(int(s.config.BufferSizeMax))
@@ -210,11 +214,21 @@ func (s *source) overrun() {
 	if grew {
 		detail = fmt.Sprintf("receive buffer grew to %v", plugin.Size(size))
 	}
-	if s.resync == nil {
-		s.host.Signal(plugin.SignalOverrun, detail)
-		return
+	s.lost = detail
+}
+
+// tellLoss asks for a replay after a loss. It is called when all that came
+// before the loss has been sent: an event that follows the replay's begin beats
+// what the replay says of its flow, though the loss may have been of newer ones.
+func (s *source) tellLoss() {
+	switch {
+	case s.lost == "":
+	case s.resync != nil:
+		s.resync.Reset(time.Duration(s.config.OverrunResync)) // once more from now on
+	default:
+		s.host.Signal(plugin.SignalOverrun, s.lost)
 	}
-	s.resync.Reset(time.Duration(s.config.OverrunResync)) // once more from now on
+	s.lost = ""
 }
 
 // take adds one event to the batch. A message that does not decode is an event
@@ -224,7 +238,7 @@ func (s *source) take(message []byte) (err error) {
 		if s.stats.malformed.Add(1) == 1 {
 			s.host.Logger().Warn("event does not decode", "error", err)
 		}
-		s.host.Signal(plugin.SignalOverrun, "an event did not decode")
+		s.lost = "an event did not decode"
 		return nil
 	}
 	s.stats.count(s.event.Kind)

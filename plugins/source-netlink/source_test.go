@@ -141,7 +141,7 @@ func TestBarrierArrivesBehindEvents(t *testing.T) {
 // it may, drops and counts the rest, and says so when the edge takes data.
 func TestFullEdgeNeverBlocksReading(t *testing.T) {
 	n := testbed.MustNamespace(t, "fw")
-	s := startStage(t, n, `{"queue_limit": "128KiB", "buffer_size": "8MiB"}`, &stagepb.StartRequest{})
+	s := startStage(t, n, `{"queue_limit": "128KiB", "buffer_size": "64MiB", "buffer_size_max": "64MiB"}`, &stagepb.StartRequest{})
 	w := mustWriter(t, n, 0)
 	const flows = 20000
 	create(t, w, 0, flows)

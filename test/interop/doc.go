@@ -8,6 +8,8 @@
 //
 //   - send: sluice tells conntrackd, which keeps, commits and takes over.
 //   - receive: conntrackd tells sluice, which does the same.
+//   - takeover: real downloads go on, whoever takes over from whom.
+//   - through: active-active, where each writes into its kernel at once.
 //   - restart: either side is killed and comes back.
 //   - hostile: bytes that no node sends reach a sluice that works.
 //

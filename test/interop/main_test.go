@@ -40,6 +40,9 @@ func TestMain(m *testing.M) {
 // patience bounds waits for conditions.
 const patience = 20 * time.Second
 
+// shortly bounds waits for numbers that the runner asks stages for twice a second.
+const shortly = 3 * time.Second
+
 // A site is a firewall pair, firewall 1 active, with servers behind it.
 type site struct {
 	*testbed.Pair

@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/sluice-project/sluice/internal/testbed"
@@ -56,9 +57,13 @@ func TestSluiceTakesWhatConntrackdSends(t *testing.T) {
 			return same(testbed.Comparison{}, s.FW1.Table, peers(n))()
 		})
 	})
-	if n := must[uint64](t)(statistic(n, "peers.source.multicast", "expectations_ignored")); n == 0 {
-		t.Error("no expectation was sent: the test tests less than it says")
-	}
+	testbed.Eventually(t, shortly, func() error {
+		count, err := statistic(n, "peers.source.multicast", "expectations_ignored")
+		if err == nil && count == 0 {
+			err = errors.New("no expectation was sent: the test tests less than it says")
+		}
+		return err
+	})
 	t.Run("commit", func(t *testing.T) {
 		testbed.Eventually(t, patience, empty(s.FW2.Table))
 		t.Log(must[string](t)(n.Sluice("role", "primary")))

@@ -13,7 +13,7 @@ import (
 // each: a new mark, a connection closed by one side alone, entries that an
 // administrator deletes, a port that is used again.
 func (s *site) changes(t *testing.T, agree func(t *testing.T), peer source) {
-	for _, f := range families {
+	for i, f := range families {
 		server := netip.AddrPortFrom(f.server, testbed.ServerPort)
 		conn := s.echo(t, server)
 		theFlow := between(conn.port(), testbed.ServerPort)
@@ -35,6 +35,20 @@ func (s *site) changes(t *testing.T, agree func(t *testing.T), peer source) {
 				t.Fatal("the server goes on")
 			}
 			testbed.Eventually(t, patience, has(peer, 1, func(f testbed.Flow) bool { return theFlow(f) && f.TCP == testbed.TimeWait }))
+			agree(t)
+		})
+		t.Run("related "+f.name, func(t *testing.T) {
+			conn, port := s.related(t, i)
+			is := func(state testbed.TCPState) func(testbed.Flow) bool {
+				return func(f testbed.Flow) bool { return f.Orig.DstPort == port && f.TCP == state }
+			}
+			testbed.Eventually(t, patience, has(peer, 1, is(testbed.Established)))
+			agree(t)
+			if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+			testbed.Eventually(t, patience, has(peer, 1, is(testbed.Close)))
 			agree(t)
 		})
 		t.Run("deleted "+f.name, func(t *testing.T) {

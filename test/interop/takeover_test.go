@@ -10,9 +10,9 @@ import (
 	"github.com/sluice-project/sluice/internal/testbed"
 )
 
-// downloads begins one download a family, through source NAT, and one through
-// destination NAT and a zone each.
-func (s *site) downloads(t *testing.T) (transfers []*testbed.Transfer) {
+// downloads begins downloads of so many bytes, 4 MiB a second each: for each
+// family one through source NAT, one through destination NAT, and one in a zone.
+func (s *site) downloads(t *testing.T, size int64) (transfers []*testbed.Transfer) {
 	t.Helper()
 	for i, f := range families {
 		for j, to := range []netip.AddrPort{
@@ -21,7 +21,7 @@ func (s *site) downloads(t *testing.T) (transfers []*testbed.Transfer) {
 			netip.AddrPortFrom(f.server, zonePort),
 		} {
 			transfers = append(transfers, s.Client.MustTransfer(t, testbed.TransferConfig{
-				To: to, Size: 12 << 20, Rate: 4 << 20, Seed: uint64(10*i + j),
+				To: to, Size: size, Rate: 4 << 20, Seed: uint64(10*i + j),
 			}))
 		}
 	}
@@ -51,18 +51,24 @@ func know(s source, transfers []*testbed.Transfer) func() error {
 	return all(conditions...)
 }
 
-// finish waits until all arrived as they were sent, over the connections that
-// firewall 2 alone carried since it took over.
-func finish(t *testing.T, s *site, transfers []*testbed.Transfer) {
+// handOver moves the addresses to a firewall, while all downloads go on.
+func (s *site) handOver(t *testing.T, to *testbed.Firewall, transfers []*testbed.Transfer) {
 	t.Helper()
 	for _, transfer := range transfers {
-		if moved := transfer.Moved(); moved >= 12<<20 {
-			t.Fatal("the download was complete before the takeover: the test tests nothing")
+		select {
+		case <-transfer.Done():
+			t.Fatal("a download ended before the takeover: the test tests nothing")
+		default:
 		}
 	}
-	if err := s.MoveTo(s.FW2); err != nil {
+	if err := s.MoveTo(to); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// finish waits until all arrived as they were sent.
+func finish(t *testing.T, transfers []*testbed.Transfer) {
+	t.Helper()
 	for _, transfer := range transfers {
 		if err := transfer.Wait(); err != nil {
 			t.Error(err)
@@ -75,7 +81,7 @@ func TestDownloadsSurviveTakeoverBySluicesPeer(t *testing.T) {
 	s := newSite(t)
 	d := s.conntrackd(t, s.FW2, testbed.ConntrackdConfig{CommitTimeout: 180})
 	n := s.sluice(t, s.FW1, nil)
-	transfers := s.downloads(t)
+	transfers := s.downloads(t, 12<<20)
 	testbed.Eventually(t, patience, know(d.External, transfers))
 	n.Kill()
 	if err := s.LinksDown(s.FW1); err != nil {
@@ -83,7 +89,8 @@ func TestDownloadsSurviveTakeoverBySluicesPeer(t *testing.T) {
 	}
 	d.MustCtl(t, "-c")
 	testbed.Eventually(t, patience, know(s.FW2.Table, transfers))
-	finish(t, s, transfers)
+	s.handOver(t, s.FW2, transfers)
+	finish(t, transfers)
 	undisturbed(t, d)
 }
 
@@ -92,7 +99,7 @@ func TestDownloadsSurviveTakeoverBySluice(t *testing.T) {
 	s := newSite(t)
 	d := s.conntrackd(t, s.FW1, testbed.ConntrackdConfig{})
 	n := s.sluice(t, s.FW2, nil)
-	transfers := s.downloads(t)
+	transfers := s.downloads(t, 12<<20)
 	testbed.Eventually(t, patience, know(peers(n), transfers))
 	d.Kill()
 	if err := s.LinksDown(s.FW1); err != nil {
@@ -102,7 +109,8 @@ func TestDownloadsSurviveTakeoverBySluice(t *testing.T) {
 	if err := know(s.FW2.Table, transfers)(); err != nil {
 		t.Error(err)
 	}
-	finish(t, s, transfers)
+	s.handOver(t, s.FW2, transfers)
+	finish(t, transfers)
 	unharmed(t, n)
 }
 
@@ -112,14 +120,12 @@ func TestDownloadsSurviveHandoverAndBack(t *testing.T) {
 	s := newSite(t)
 	n := s.sluice(t, s.FW1, map[string]string{"kernel": "commit_timeout = \"180s\"\n    purge_timeout = \"1s\""})
 	d := s.conntrackd(t, s.FW2, testbed.ConntrackdConfig{PurgeTimeout: 1})
-	transfers := s.downloads(t)
+	transfers := s.downloads(t, 20<<20)
 	testbed.Eventually(t, patience, know(d.External, transfers))
 
 	// To conntrackd: it becomes primary, sluice backup.
 	primary(t, d, s.FW2)
-	if err := s.MoveTo(s.FW2); err != nil {
-		t.Fatal(err)
-	}
+	s.handOver(t, s.FW2, transfers)
 	stepped := background(func() error { _, err := n.Sluice("role", "backup"); return err })
 	progress(t, transfers)
 	testbed.Eventually(t, patience, know(peers(n), transfers))
@@ -127,17 +133,11 @@ func TestDownloadsSurviveHandoverAndBack(t *testing.T) {
 
 	// And back, as soon as anybody wishes.
 	t.Log(must[string](t)(n.Sluice("role", "primary")))
-	if err := s.MoveTo(s.FW1); err != nil {
-		t.Fatal(err)
-	}
+	s.handOver(t, s.FW1, transfers)
 	for _, command := range []string{"-t", "-n"} {
 		d.MustCtl(t, command)
 	}
-	for _, transfer := range transfers {
-		if err := transfer.Wait(); err != nil {
-			t.Error(err)
-		}
-	}
+	finish(t, transfers)
 	testbed.Eventually(t, patience, same(testbed.Printed, s.FW1.Table, d.External))
 	if err := <-stepped; err != nil {
 		t.Error(err)

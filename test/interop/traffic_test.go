@@ -164,12 +164,13 @@ func (e *echo) say(t *testing.T, line string) (answer string) {
 }
 
 // related makes a flow that the firewall's FTP helper expects: the client tells
-// the server over a connection that the helper reads where to connect to.
-func (s *site) related(t *testing.T, family int) {
+// the server over a connection that the helper reads where to connect to. It
+// returns that connection and its port at the client.
+func (s *site) related(t *testing.T, family int) (net.Conn, uint16) {
 	t.Helper()
 	f := families[family]
 	_, port := s.offer(t, f.server, f.client, f.outsideVIP, f.client.StringExpanded())
-	s.dial(t, s.Server, "tcp", netip.AddrPortFrom(f.outsideVIP, port))
+	return s.dial(t, s.Server, "tcp", netip.AddrPortFrom(f.outsideVIP, port)), port
 }
 
 // offer makes the client listen and tell the server so, by an address in the

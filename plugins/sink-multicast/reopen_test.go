@@ -1,0 +1,63 @@
+package sinkmulticast
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/internal/notrack"
+	"github.com/sluice-project/sluice/internal/testbed"
+)
+
+// keepInside ends the sink's keeper and returns a condition that does its work,
+// on a thread in the sink's namespace, as a stage's whole process is, before it
+// asks done.
+func (h *bench) keepInside(done func() error) func() error {
+	close(h.sink.stop)
+	<-h.sink.ended
+	h.sink.stop, h.sink.ended = make(chan struct{}), make(chan struct{})
+	close(h.sink.ended)
+	return func() error {
+		_ = h.a.Do(func() error { h.sink.tick(); return nil })
+		return done()
+	}
+}
+
+// TestAddressGone takes away the address that the socket is bound to.
+func TestAddressGone(t *testing.T) {
+	h := newBench(t, `{"group":"225.0.0.50","interface":"sync"}`, true)
+	h.next(notrack.Greeting)
+	if _, err := h.a.Run("ip", "address", "flush", "dev", testbed.SyncLink); err != nil {
+		t.Fatal(err)
+	}
+	testbed.Eventually(t, patience, h.host.signalled(plugin.SignalLinkDown))
+	other := netip.PrefixFrom(nodeA4.Addr().Next().Next(), nodeA4.Bits())
+	if err := h.a.AddAddr(testbed.SyncLink, other); err != nil {
+		t.Fatal(err)
+	}
+	testbed.Eventually(t, patience, h.keepInside(h.host.signalled(plugin.SignalLinkUp)))
+	testbed.Eventually(t, patience, testbed.Holds(func() bool {
+		_, from := h.datagram()
+		return from.Addr() == other.Addr()
+	}))
+}
+
+// TestLinkLocalMadeAnew is TestLinkMadeAnew with link-local addresses alone: a
+// socket that is bound to one is bound to the interface too.
+func TestLinkLocalMadeAnew(t *testing.T) {
+	h := newBench(t, `{"group":"ff02::50","interface":"sync","address":"fe80::a"}`, false)
+	if _, err := h.a.Run("ip", "link", "delete", testbed.SyncLink); err != nil {
+		t.Fatal(err)
+	}
+	testbed.Eventually(t, patience, h.host.signalled(plugin.SignalLinkDown))
+	if err := testbed.Cable(h.a, "other", h.b, "other"); err != nil { // takes the next index
+		t.Fatal(err)
+	}
+	if err := testbed.Cable(h.a, testbed.SyncLink, h.b, testbed.SyncLink); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.a.AddAddr(testbed.SyncLink, local6); err != nil {
+		t.Fatal(err)
+	}
+	testbed.Eventually(t, patience, h.keepInside(h.host.signalled(plugin.SignalLinkUp)))
+}

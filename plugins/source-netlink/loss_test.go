@@ -1,0 +1,57 @@
+package sourcenetlink
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/internal/testbed"
+)
+
+// A lossHost looks, in the moment of the signal of an overrun, at what the
+// reader has not sent yet.
+type lossHost struct {
+	source *source
+	once   sync.Once
+	behind chan int
+}
+
+func (h *lossHost) Start() plugin.Start  { return plugin.Start{} }
+func (h *lossHost) Logger() *slog.Logger { return slog.New(slog.DiscardHandler) }
+func (h *lossHost) Done(plugin.Report)   {}
+
+func (h *lossHost) Signal(s plugin.Signal, _ string) {
+	if s == plugin.SignalOverrun {
+		h.once.Do(func() {
+			queued, _ := h.source.events.Read()
+			h.behind <- queued + h.source.building.Len()
+		})
+	}
+}
+
+// Events that were queued when others were lost are older than those. Sent
+// behind the begin of the replay that is to repair the loss, they would beat it.
+func TestLossIsToldBehindWhatCameBeforeIt(t *testing.T) {
+	n := testbed.MustNamespace(t, "fw")
+	c := Definition.Config().(*Config)
+	c.BufferSize, c.BufferSizeMax = 64<<10, 64<<10
+	s := newSource(c)
+	h := &lossHost{source: s, behind: make(chan int, 1)}
+	if err := n.Do(func() error { return s.Open(t.Context(), h) }); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	create(t, mustWriter(t, n, 0), 0, 2000) // overruns the buffer, since nobody reads yet
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, &plugin.Output{}) }()
+	if behind := <-h.behind; behind != 0 {
+		t.Errorf("the loss was told before %d events that came before it were sent", behind)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}
