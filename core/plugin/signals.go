@@ -16,6 +16,7 @@ type host struct {
 
 	mu      sync.Mutex
 	pending []*stagepb.Signal
+	reports int           // raised since the runner last read; at most maxPending of them are pending
 	wake    chan struct{} // holds one token while something is pending
 	done    map[doneKey]bool
 }
@@ -25,8 +26,9 @@ type doneKey struct {
 	owner  string
 }
 
-// maxPending bounds the queue against a peer that begins replay after replay
-// while the runner does not read, in entries.
+// maxPending bounds the reports that wait, against a peer that ends replay after
+// replay while the runner does not read. Signals are no more than there are
+// names and edges.
 const maxPending = 4096
 
 func newHost(logger *slog.Logger) *host {
@@ -83,9 +85,15 @@ func (h *host) raise(s *stagepb.Signal) {
 			}
 		}
 	}
-	if len(h.pending) < maxPending {
-		h.pending = append(h.pending, s)
+	if s.Done != nil {
+		if h.reports++; h.reports > maxPending {
+			if h.reports == maxPending+1 {
+				h.logger.Error("reports of replays dropped: the runner does not read them", "pending", maxPending)
+			}
+			return
+		}
 	}
+	h.pending = append(h.pending, s)
 	select {
 	case h.wake <- struct{}{}:
 	default:
@@ -97,6 +105,6 @@ func (h *host) take() []*stagepb.Signal {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.pending
-	h.pending = nil
+	h.pending, h.reports = nil, 0
 	return p
 }

@@ -9,40 +9,26 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/sluice-project/sluice/test/node"
 )
 
 var update = flag.Bool("update", false, "write the generated parts of the pages")
 
-// root is the repository's, as an absolute path; binary is sluice: what
-// SLUICE_BINARY names, or built here.
+// root is the repository's, as an absolute path; binary is the sluice under test.
 var root, binary string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	os.Exit(func() int {
+	os.Exit(node.WithBinary(func(path string) int {
+		binary = path
 		var err error
 		if root, err = filepath.Abs("../.."); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		if binary = os.Getenv("SLUICE_BINARY"); binary != "" {
-			return m.Run()
-		}
-		dir, err := os.MkdirTemp("", "sluice-docs-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		binary = filepath.Join(dir, "sluice")
-		build := exec.Command("go", "build", "-o", binary, "./cmd/sluice")
-		build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
-			return 1
-		}
 		return m.Run()
-	}())
+	}))
 }
 
 // A page is a Markdown file.

@@ -37,8 +37,10 @@ func TestExamplesRunAsTheyAre(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			script := `exec 3<"$0" && for d in /tmp /run /var/log; do mount -t tmpfs none $d || exit 1; done &&
-				mkdir -p /run/lock /run/sluice && exec /proc/self/fd/3 run -f "$1"`
+			// The binary and the file may lie below what is covered.
+			script := `exec 3<"$0" 4<"$1" && for d in /tmp /run /var/log; do mount -t tmpfs none $d || exit 1; done &&
+				mkdir -p /run/lock /run/sluice && cat <&4 >/run/example.hcl &&
+				exec /proc/self/fd/3 run -f /run/example.hcl`
 			process := host.MustStartCmd(t, exec.Command("unshare", "-m", "sh", "-c", script, binary, file))
 			root := fmt.Sprintf("/proc/%d/root", process.Pid())
 			client := control.NewClient(root + sockets[filepath.Base(file)])

@@ -1,11 +1,8 @@
 package e2e
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -14,29 +11,14 @@ import (
 	"github.com/sluice-project/sluice/test/node"
 )
 
-// binary is the sluice under test: SLUICE_BINARY, or built here.
+// binary is the sluice under test.
 var binary string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		if binary = os.Getenv("SLUICE_BINARY"); binary != "" {
-			return m.Run()
-		}
-		dir, err := os.MkdirTemp("", "sluice-e2e-")
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer os.RemoveAll(dir)
-		binary = filepath.Join(dir, "sluice")
-		build := exec.Command("go", "build", "-o", binary, "../../cmd/sluice")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
-			return 1
-		}
+	os.Exit(node.WithBinary(func(path string) int {
+		binary = path
 		return m.Run()
-	}())
+	}))
 }
 
 // patience bounds waits for conditions.

@@ -1,5 +1,6 @@
-// Summary reads the output of `go test -json` and prints a line a package, what
-// failed with its output, and what was skipped with the reason.
+// Summary reads the output of `go test -json` as it comes and prints a line a
+// package, what failed with its output, and what was skipped with the reason;
+// and last how many tests ran.
 package main
 
 import (
@@ -16,7 +17,7 @@ type event struct {
 }
 
 func main() {
-	output := map[string]*strings.Builder{}
+	output, count := map[string]*strings.Builder{}, map[string]int{}
 	in := bufio.NewScanner(os.Stdin)
 	in.Buffer(nil, 16<<20)
 	for in.Scan() {
@@ -26,6 +27,9 @@ func main() {
 			continue
 		}
 		key := e.Package + " " + e.Test
+		if e.Test != "" {
+			count[e.Action]++
+		}
 		switch e.Action {
 		case "output", "build-output":
 			if output[key] == nil {
@@ -47,6 +51,7 @@ func main() {
 			delete(output, key)
 		}
 	}
+	fmt.Printf("%d passed, %d failed, %d skipped\n", count["pass"], count["fail"], count["skip"])
 }
 
 func text(b *strings.Builder) string {

@@ -1,0 +1,12 @@
+// Package e2e tests pairs of firewalls that both run sluice: the real binary,
+// real packets, the real kernel. It has tests alone.
+//
+//   - converge: at rest a peer's cache equals the kernel's table, also after
+//     stages were killed and stopped.
+//   - takeover: connections live on, there and back; 100,000 flows.
+//   - active: pairs whose packets may take either firewall.
+//   - lifecycle: start, stop, kill, hang; several namespaces; no cache.
+//   - examples: the files in pipelines/.
+//
+// How a node gets along with conntrackd is in test/interop.
+package e2e
