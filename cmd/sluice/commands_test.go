@@ -38,8 +38,8 @@ func TestTranscripts(t *testing.T) {
 			"validate -f a b", "version 1", "plugin-exec", "plugin-exec filter-basic", "fmt --check=maybe",
 		},
 		"help.txt": {
-			"help", "help run", "help validate", "help fmt", "help status", "help dump", "help flush", "help commit", "help bulk",
-			"help resync", "help request-resync", "help purge", "help role", "help stop", "help version",
+			"help", "help run", "help validate", "help fmt", "help import", "help status", "help dump", "help flush", "help commit",
+			"help bulk", "help resync", "help request-resync", "help purge", "help role", "help stop", "help version",
 		},
 		"complete.txt": {
 			"__complete dump ", "__complete flush ", "__complete flush local ", "__complete dump local ", "__complete resync ",

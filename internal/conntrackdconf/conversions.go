@@ -1,0 +1,392 @@
+package conntrackdconf
+
+import (
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/sluice-project/sluice/core/flow"
+)
+
+const (
+	maxBuffer    = math.MaxInt32 - 1 // bytes of a socket's buffer
+	maxLimit     = 1 << 27           // flows of a cache
+	maxInterface = 15                // bytes of an interface's name (linux/if.h, IFNAMSIZ)
+
+	defaultBuffer    = 2 << 20 // buffer_size of source "netlink"
+	defaultBufferMax = 8 << 20 // its buffer_size_max
+)
+
+type conversion = func(*converter, *Node)
+
+// Conversions of directives that only have another name here. The first
+// address gets the comments.
+
+func ranged(least, most uint64, addresses ...string) conversion {
+	return func(c *converter, n *Node) {
+		v, _ := strconv.ParseUint(n.arg(), 10, 64)
+		if v < least || v > most {
+			c.fail(n, "Number out of range", "Sluice takes %d to %d here. Correct the number.", least, most)
+		}
+		c.all(n, cty.NumberUIntVal(v), addresses)
+	}
+}
+
+func seconds(addresses ...string) conversion {
+	return func(c *converter, n *Node) { c.all(n, duration(c, n), addresses) }
+}
+
+func toggle(addresses ...string) conversion {
+	return func(c *converter, n *Node) { c.all(n, cty.BoolVal(on(n.arg())), addresses) }
+}
+
+func text(addresses ...string) conversion {
+	return func(c *converter, n *Node) { c.all(n, cty.StringVal(n.arg()), addresses) }
+}
+
+func (c *converter) all(n *Node, value cty.Value, addresses []string) {
+	c.set(n, addresses[0], value)
+	for _, a := range addresses[1:] {
+		c.also(a, value)
+	}
+}
+
+// duration returns a number of seconds as the text of a duration.
+func duration(c *converter, n *Node) cty.Value {
+	if v, _ := strconv.ParseUint(n.arg(), 10, 64); v > math.MaxInt32 {
+		c.fail(n, "Number out of range", "Sluice takes 0 to %d seconds here. Correct the number.", math.MaxInt32)
+	}
+	return cty.StringVal(n.arg() + "s")
+}
+
+// unneeded keeps a directive as a comment whose absence changes nothing.
+func unneeded(address, why, instead string) conversion {
+	return func(c *converter, n *Node) {
+		c.keep(n, address, "not needed: "+why)
+		c.note(n, "Not needed: "+n.Name.Text, "%s %s", sentence(why), instead)
+	}
+}
+
+// missing keeps a directive as a comment that Sluice has nothing for.
+func missing(address, why, instead string) conversion {
+	return func(c *converter, n *Node) {
+		c.keep(n, address, "no counterpart: "+why)
+		c.miss(n, why, instead)
+	}
+}
+
+// children converts what stands in a block. Its comments go above one address,
+// those at its end above another.
+func children(above, end string) conversion {
+	return func(c *converter, n *Node) {
+		c.about(n, above)
+		for _, inner := range n.Body {
+			inner.row.convert(c, inner)
+		}
+		c.comment(end, n.Inner...)
+	}
+}
+
+func (c *converter) sync(n *Node) {
+	children("local", "peers.end")(c, n)
+	if c.active == nil {
+		c.fail(n, "No link", "The section names no link between the nodes. Add a `Multicast { }`, or remove the section.")
+	}
+	if n.find("Mode") == nil {
+		c.lost++
+		c.note(n, "No counterpart: Sync without Mode", "Without a Mode this is FTFW. Sluice speaks NOTRACK: change all nodes together.")
+	}
+}
+
+func (c *converter) mode(n *Node) {
+	children("peers.sink", "peers.sink.end")(c, n)
+	if name := strings.ToUpper(n.arg()); name != "NOTRACK" {
+		c.comment("peers.sink", Comment{Text: "# Mode " + n.arg() + " (no counterpart: Sluice speaks NOTRACK)", Gap: true})
+		c.lost++
+		c.note(n, "No counterpart: Mode "+n.arg(), "Sluice speaks NOTRACK, and repairs losses by replays. Nodes of the mode %s don't understand it: change all nodes together.", name)
+	}
+}
+
+func (c *converter) options(n *Node) {
+	children("peers.sink.tcp_window_tracking", "peers.sink.end")(c, n)
+}
+
+func (c *converter) commitTimeout(n *Node) {
+	if c.noExternalCache {
+		unneeded("peers.sink.end", "it is ignored together with DisableExternalCache", "Flows live as long as at the peer.")(c, n)
+		return
+	}
+	c.set(n, "peers.sink.commit_timeout", duration(c, n))
+}
+
+func (c *converter) internalCache(n *Node) {
+	why := ""
+	if c.noInternalCache {
+		why = "this pipeline has no cache"
+	}
+	c.keep(n, "local.sink", why)
+}
+
+func (c *converter) externalCache(n *Node) {
+	why := ""
+	if c.noExternalCache {
+		why = "the cache does not hold"
+	}
+	c.keep(n, "peers.cache", why)
+}
+
+// link converts the link that is used and keeps the others as comments.
+func (c *converter) link(n *Node) {
+	if n != c.active {
+		missing("local.end", "there is one link a group",
+			"For a second one bond two interfaces (mode active-backup), and write the bond's name.")(c, n)
+		return
+	}
+	children("local.sink", "local.sink.end")(c, n)
+	if n.find("Interface") == nil {
+		c.fail(n, "No interface", "Sluice must know the link's interface. Add `Interface NAME` to this section.")
+	}
+	if n.Name.Text == "Multicast" {
+		if n.find("IPv4_address", "IPv6_address") == nil {
+			c.fail(n, "No group", "The section does not say which group the nodes are in. Add `IPv4_address 225.0.0.50`, or what the others have.")
+		}
+		return
+	}
+	group := "225.0.0.50"
+	if n.find("IPv6_address", "IPv6_Destination_Address") != nil {
+		group = "ff15::50"
+	}
+	c.standard("local.sink.group", cty.StringVal(group), n.Name.Text+" in conntrackd.conf, which has no counterpart")
+	c.also("peers.source.group", cty.StringVal(group))
+	c.miss(n, "links are multicast", "The group "+group+" on the same interface is written instead. Change all nodes together; if they are not on one link, a tunnel makes them so.")
+}
+
+func (c *converter) group(n *Node) {
+	a, _ := netip.ParseAddr(n.arg())
+	if !a.IsMulticast() {
+		c.fail(n, "No multicast group", "%v is no multicast address: write one as 225.0.0.50 or ff15::50.", a)
+	}
+	if sender := c.active.find("IPv4_interface"); sender != nil && !a.Is4() {
+		c.fail(sender, "Wrong address family", "An IPv4 address can't send to the group %v. Remove the line.", a)
+	}
+	c.all(n, cty.StringVal(n.arg()), []string{"local.sink.group", "peers.source.group"})
+}
+
+func (c *converter) device(n *Node) {
+	if len(n.arg()) > maxInterface {
+		c.fail(n, "Bad interface name", "An interface's name has at most %d characters. Correct it.", maxInterface)
+	}
+	c.all(n, cty.StringVal(n.arg()), []string{"local.sink.interface", "peers.source.interface"})
+}
+
+func (c *converter) destination(n *Node) {
+	a, _ := netip.ParseAddr(n.arg())
+	if a.IsLinkLocalUnicast() {
+		unneeded("peers.source.accept_from", "link-local addresses can't be told apart by a network", "Whoever is on the link is taken for a peer.")(c, n)
+		return
+	}
+	s := c.slot("peers.source.accept_from")
+	c.comment("peers.source.accept_from", n.Before...)
+	s.list = append(s.list, element{value: netip.PrefixFrom(a, a.BitLen()).String()})
+	s.after = trailing(n)
+}
+
+func (c *converter) expectations(n *Node) {
+	if len(n.Args) > 0 && !on(n.arg()) {
+		c.keep(n, "peers.sink.end", "")
+		return
+	}
+	missing("peers.sink.end", "expectations are neither sent nor taken",
+		"Connections that helpers have opened already are replicated; those that are about to be opened when a node fails are not.")(c, n)
+}
+
+func (c *converter) systemd(n *Node) {
+	if !on(n.arg()) {
+		unneeded("runner.end", "systemd is told what it asks for", "A service with Type=simple does not ask.")(c, n)
+		return
+	}
+	unneeded("runner.end", "systemd is told what it asks for", "Write Type=notify into the unit, and no WatchdogSec.")(c, n)
+}
+
+func (c *converter) limit(n *Node) {
+	v, _ := strconv.ParseUint(n.arg(), 10, 64)
+	if v < 1 || v > maxLimit {
+		c.fail(n, "Number out of range", "Sluice takes 1 to %d flows here. Correct the number, or remove the line.", maxLimit)
+	}
+	addresses := []string{"local.cache.limit", "peers.cache.limit"}
+	if c.noInternalCache {
+		addresses = addresses[1:]
+	}
+	c.all(n, cty.NumberUIntVal(v), addresses)
+}
+
+func (c *converter) logFile(n *Node) {
+	switch word := n.arg(); {
+	case strings.HasPrefix(word, "/"):
+		c.set(n, "runner.log.file", cty.StringVal(word))
+	case on(word):
+		c.set(n, "runner.log.file", cty.StringVal("/var/log/conntrackd.log"))
+	default:
+		c.keep(n, "runner.log.file", "the log goes to standard error")
+	}
+}
+
+func (c *converter) syslog(n *Node) {
+	switch word := n.arg(); {
+	case on(word):
+		c.set(n, "runner.log.syslog", cty.StringVal("daemon"))
+	case fits("FACILITY", word):
+		c.set(n, "runner.log.syslog", cty.StringVal(word))
+	default:
+		c.keep(n, "runner.log.syslog", "")
+	}
+}
+
+func (c *converter) overrunResync(n *Node) {
+	const address = "local.source.overrun_resync"
+	switch word := n.arg(); {
+	case fits("SECONDS", word):
+		c.set(n, address, duration(c, n))
+	case on(word):
+		c.set(n, address, cty.StringVal("30s"))
+	default:
+		c.keep(n, address, "no counterpart: what was lost is always read again")
+		c.slot(address).wanted = true // no default of conntrackd's
+		c.miss(n, "what was lost is always read again", "Nothing is to be done; `overrun_resync` puts it off, if it costs too much.")
+	}
+}
+
+func (c *converter) poll(n *Node) {
+	c.set(n, "local.source.poll", duration(c, n))
+	c.miss(n, "Sluice reads the table beside the events, not instead of them",
+		"Nothing is to be done: it is more exact, and costs more on a busy machine. Filters and `coalesce` make it cheaper.")
+}
+
+func (c *converter) filter(n *Node) {
+	children("local.filter", "local.filter.end")(c, n)
+	if len(n.Args) == 2 && n.Args[1].Text == "Kernelspace" {
+		c.note(n, "Not needed: Kernelspace", "Events are filtered in Sluice; what passes is the same. The kernel drops the events of Sluice's own doing alone.")
+	}
+}
+
+// list converts a set of a filter, whose address is that of the block. value
+// returns an element's value, or false if it has none.
+func (c *converter) list(n *Node, set string, value func(*Node) (string, bool)) {
+	name, other := "accept", "ignore"
+	if n.arg() == "Ignore" {
+		name, other = other, name
+	}
+	if len(n.Body) == 0 {
+		c.empty(n, set)
+		return
+	}
+	c.about(n, set)
+	s := c.slot(set + "." + name)
+	var before []Comment
+	for _, item := range n.Body {
+		before = append(before, item.Before...)
+		if v, ok := value(item); ok {
+			s.list = append(s.list, element{before, v, trailing(item)})
+			before = nil
+		} else if last := len(s.list) - 1; last >= 0 && len(item.After) > 0 {
+			s.list[last].after = strings.TrimSpace(s.list[last].after + " " + trailing(item))
+		}
+	}
+	s.tail = append(s.tail, before...)
+	s.tail = append(s.tail, n.Inner...)
+	if len(c.slot(set+"."+other).list) > 0 {
+		c.fail(n, "Both Accept and Ignore", "There is a %s of the other kind already, and only one of them can be meant. Keep one.", n.Name.Text)
+	}
+}
+
+// empty keeps a set without values as a comment.
+func (c *converter) empty(n *Node, set string) {
+	if n.arg() == "Ignore" {
+		unneeded(set, "it names nothing", "Everything passes.")(c, n)
+		return
+	}
+	missing(set, "it names nothing, so nothing would pass", "Name what is to be accepted, or remove it.")(c, n)
+}
+
+func (c *converter) protocols(n *Node) {
+	c.list(n, "local.filter.protocol", func(item *Node) (string, bool) {
+		name := strings.ToLower(item.Name.Text)
+		if name == "ipv6-icmp" {
+			name = "icmpv6"
+		}
+		if _, err := flow.ParseProtocol(name); err != nil {
+			c.fail(item, "Unknown protocol", "Sluice does not know %q by name. Take it out here, and write its number into the result.", item.Name.Text)
+		}
+		return name, true
+	})
+}
+
+func (c *converter) addresses(n *Node) {
+	c.list(n, "local.filter.address", func(item *Node) (string, bool) { return item.arg(), true })
+}
+
+func (c *converter) states(n *Node) {
+	c.list(n, "local.state.state", func(item *Node) (string, bool) {
+		return item.Name.Text, item.Name.Text != "for" && item.Name.Text != "TCP"
+	})
+	if len(n.Body) > 0 {
+		c.standard("local.state.name", cty.StringVal("state"), "")
+	}
+}
+
+// finish adds what a file does not say: blocks that there always are, and
+// conntrackd's defaults where Sluice's are others.
+func (c *converter) finish() {
+	if !c.synchronizes {
+		c.notes = append(c.notes, nothing(c.file))
+		return
+	}
+	const theirs = "conntrackd's default"
+	c.want("local.source", "local.sink", "peers.source", "peers.cache", "peers.sink")
+	if !c.noInternalCache {
+		c.want("local.cache")
+	}
+	c.standard("runner.lock_file", cty.StringVal("/var/lock/conntrack.lock"), theirs)
+	if !c.slot("local.source.overrun_resync").wanted {
+		c.standard("local.source.overrun_resync", cty.StringVal("30s"), theirs)
+	}
+	c.standard("local.source.reliable", cty.False, theirs)
+	c.standard("peers.source.request_resync", cty.False, theirs)
+	c.standard("peers.sink.purge_timeout", cty.StringVal("60s"), theirs)
+	c.also("peers.sink.scope", cty.StringVal("local"))
+	if c.noExternalCache {
+		c.standard("local.source.coalesce", cty.StringVal("0s"), "nothing waits, since packets may take either firewall")
+		c.standard("peers.source.coalesce", cty.StringVal("0s"), "as above")
+	} else {
+		c.standard("peers.cache.hold", cty.True, "the external cache: `sluice role primary` commits it")
+	}
+	c.bounds()
+}
+
+// bounds sees to it that a receive buffer does not begin above its maximum,
+// where the file says only one of the two.
+func (c *converter) bounds() {
+	size, most := c.slot("local.source.buffer_size"), c.slot("local.source.buffer_size_max")
+	given := func(s *slot, standard int64) (cty.Value, bool) {
+		if s.value == cty.NilVal {
+			return cty.NumberIntVal(standard), false
+		}
+		return s.value, true
+	}
+	a, hasSize := given(size, defaultBuffer)
+	b, hasMost := given(most, defaultBufferMax)
+	switch {
+	case a.LessThanOrEqualTo(b).True():
+	case !hasMost:
+		c.standard("local.source.buffer_size_max", a, "no less than buffer_size")
+	case !hasSize:
+		c.standard("local.source.buffer_size", b, "no more than buffer_size_max")
+	default:
+		c.note(most.setBy, "Maximum below the size", "The buffer begins with more than it may grow to. It begins with the larger number, and does not grow.")
+		most.before = append(most.before, Comment{Text: "# " + most.setBy.String() + " (less than the buffer begins with)", Gap: true})
+		most.value = a
+	}
+}
