@@ -24,7 +24,7 @@ runner {
   name = "fw1"
 
   # General { LockFile }. Today: leave it out, for "/run/sluice/sluice.lock".
-  # The old path keeps conntrackd and sluice from running at the same time.
+  # conntrackd does not start where this file is: remove it to go back to it.
   lock_file = "/var/lock/conntrack.lock"
 
   control {
