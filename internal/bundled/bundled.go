@@ -11,6 +11,7 @@ import (
 	cachememory "github.com/sluice-project/sluice/plugins/cache-memory"
 	filterbasic "github.com/sluice-project/sluice/plugins/filter-basic"
 	sinkkernel "github.com/sluice-project/sluice/plugins/sink-kernel"
+	sinklog "github.com/sluice-project/sluice/plugins/sink-log"
 	sinkmulticast "github.com/sluice-project/sluice/plugins/sink-multicast"
 	sourcemulticast "github.com/sluice-project/sluice/plugins/source-multicast"
 	sourcenetlink "github.com/sluice-project/sluice/plugins/source-netlink"
@@ -24,4 +25,5 @@ var Definitions = []plugin.Definition{
 	cachememory.Definition,
 	sinkmulticast.Definition,
 	sinkkernel.Definition,
+	sinklog.Definition,
 }

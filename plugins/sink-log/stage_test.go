@@ -1,0 +1,110 @@
+package sinklog
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/internal/testbed"
+	"github.com/sluice-project/sluice/test/node"
+)
+
+// TestEndToEnd: a firewall that keeps accounts logs the end of every flow, to
+// a file as JSON and to another as text, with what passed and how long.
+func TestEndToEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and runs sluice")
+	}
+	testbed.Require(t)
+	testbed.MustLeaveNothing(t)
+	if status := node.WithBinary(func(binary string) int { endToEnd(t, binary); return 0 }); status != 0 {
+		t.Fatal("sluice was not built")
+	}
+}
+
+func endToEnd(t *testing.T, binary string) {
+	s := testbed.MustSingle(t, testbed.FirewallConfig{Sysctls: map[string]string{
+		"net.netfilter.nf_conntrack_acct": "1", "net.netfilter.nf_conntrack_timestamp": "1",
+	}})
+	testbed.MustServer(t, s.Server, testbed.ServerPort)
+	objects, text := filepath.Join(t.TempDir(), "json"), filepath.Join(t.TempDir(), "text")
+	n := node.Must(t, binary, s.FW, "fw", fmt.Sprintf(`
+pipeline "log" {
+  source "netlink" {}
+  sink "log" {
+    path   = %q
+    format = "json"
+    events = ["new", "destroy"]
+  }
+  sink "log" {
+    name = "text"
+    path = %q
+  }
+}`, objects, text))
+	const each = 100
+	to := testbed.At(testbed.ServerAddr.V4)
+	if err := s.Client.MustChurn(t, testbed.Churn{To: to, Count: each, Payload: 1000}).Check(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Client.MustUDP(t, testbed.UDP{To: to, Count: each}).Check(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.FW.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	testbed.Eventually(t, wait, func() error {
+		for _, stage := range []string{"log.sink.log", "log.sink.text"} {
+			status, err := n.Stage(stage)
+			if err != nil {
+				return err
+			}
+			if status.QueueBytes > 0 || status.EventsIn < 4*each {
+				return fmt.Errorf("%s has got %d events", stage, status.EventsIn)
+			}
+		}
+		return n.Quiet()
+	})
+	if _, err := n.Sluice("stop"); err != nil {
+		t.Fatal(err)
+	}
+	checkObjects(t, read(t, objects), each)
+	ends := 0
+	for _, line := range read(t, text) {
+		if strings.Contains(line, " [DESTROY] ") && strings.Count(line, " bytes=") == 2 && strings.Contains(line, " duration=") {
+			ends++
+		}
+	}
+	if ends != 2*each {
+		t.Errorf("%d ends in the text", ends)
+	}
+}
+
+// checkObjects wants each flows of TCP and of UDP to begin and to end.
+func checkObjects(t *testing.T, lines []string, each int) {
+	t.Helper()
+	seen := map[string]int{}
+	for _, line := range lines {
+		var o object
+		if err := json.Unmarshal([]byte(line), &o); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		seen[o.Protocol+" "+o.Kind]++
+		if o.Kind != flow.Destroy.String() {
+			continue
+		}
+		if o.Counters == nil || o.Duration == nil || o.Counters[flow.Original].Packets == 0 || o.Counters[flow.Reply].Bytes == 0 {
+			t.Errorf("no accounts: %s", line)
+		}
+		if o.Protocol == "tcp" && o.Counters != nil && o.Counters[flow.Original].Bytes < 1000 {
+			t.Errorf("too few bytes: %s", line)
+		}
+	}
+	for _, what := range []string{"tcp new", "tcp destroy", "udp new", "udp destroy"} {
+		if seen[what] != each {
+			t.Errorf("%d times %s of %d: %v", seen[what], what, each, seen)
+		}
+	}
+}
