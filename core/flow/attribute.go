@@ -20,6 +20,9 @@ const (
 	AttrCounters   Attr = 7 // 4 × u64: original {packets, bytes}, reply {…}
 	AttrTimestamps Attr = 8 // 2 × u64: start, stop, nanoseconds since 1970; 0 = not known
 	AttrDCCP       Attr = 9 // 3 bytes: state, role, 0; then u64 handshake sequence
+
+	AttrExpectation Attr = 10 // of kinds Expect and Unexpect: see Expectation
+	AttrFunction    Attr = 11 // of the same: name of the function that the kernel calls, without NUL
 )
 
 // Attributes is the tail of a flow: attributes one after another, each a u16

@@ -79,7 +79,7 @@ func (b *Batch) check() error {
 			return malformed(at, "record of %d bytes, %d are left", size, len(rest))
 		}
 		switch kind {
-		case New, Update, Destroy:
+		case New, Update, Destroy, Expect, Unexpect:
 			if size < headSize {
 				return malformed(at, "record of %d bytes is less than a head", size)
 			}

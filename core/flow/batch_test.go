@@ -88,7 +88,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"record cut", "are left", func(p []byte) []byte { return p[:len(p)-20] }},
 		{"trailing bytes", "record cut short", func(p []byte) []byte { return append(p, 0, 0, 0, 0) }},
 		{"kind 0", "unknown kind 0", func(p []byte) []byte { p[record+2] = 0; return p }},
-		{"kind 6", "unknown kind 6", func(p []byte) []byte { p[record+2] = 6; return p }},
+		{"kind 8", "unknown kind 8", func(p []byte) []byte { p[record+2] = 8; return p }},
 		{"family", "unknown family 7", func(p []byte) []byte { p[record+8] = 7; return p }},
 		{"attribute too long", "attribute of", func(p []byte) []byte { le.PutUint16(p[record+headSize+2:], 100); return p }},
 		{"attribute cut", "attribute of", func(p []byte) []byte { le.PutUint16(p[record:], headSize+4); return p }},

@@ -6,13 +6,16 @@ import "net/netip"
 type Kind uint8
 
 // The kinds of event. SyncBegin and SyncEnd are the in-band marks of a replay
-// and carry a Sync instead of a flow.
+// and carry a Sync instead of a flow. Expect and Unexpect are about a flow that
+// a helper waits for: see Expectation for what the fields of Flow mean there.
 const (
 	New       Kind = 1 // the flow is new, or replaces the one of the same key
 	Update    Kind = 2 // merges into what is known of the flow
 	Destroy   Kind = 3 // the flow ended
 	SyncBegin Kind = 4
 	SyncEnd   Kind = 5
+	Expect    Kind = 6 // there is this expectation; it replaces the one of the same key
+	Unexpect  Kind = 7 // the expectation ended: it was met, or timed out
 )
 
 // Origin says who caused the events of a batch.
@@ -54,6 +57,9 @@ type Event struct {
 	Sync Sync // SyncBegin and SyncEnd only
 	Flow      // all other kinds
 }
+
+// IsExpectation says whether the event is about an expectation.
+func (e *Event) IsExpectation() bool { return e.Kind == Expect || e.Kind == Unexpect }
 
 // Mark says whether the event is a mark of a replay rather than about a flow.
 func (e *Event) IsMark() bool { return e.Kind == SyncBegin || e.Kind == SyncEnd }

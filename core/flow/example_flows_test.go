@@ -78,3 +78,17 @@ func flows() map[string]Flow {
 	m["related"] = related
 	return m
 }
+
+// expectation is what the kernel expects after PASV of an FTP session.
+func expectation() Event {
+	f := Flow{Family: IPv4, Protocol: TCP, Original: tuple("10.0.0.1", "10.0.0.2", 0, 38611), Present: HasReply | HasTimeout | HasID}
+	f.Reply = tuple("255.255.255.255", "255.255.255.255", 0, 0xffff)
+	f.Timeout, f.ID, f.Zone = 298, 0xcafe0002, 5
+	f.Tail = f.Tail.AppendMaster(&Master{IPv4, TCP, 5, tuple("10.0.0.1", "10.0.0.2", 40000, 21)}).
+		AppendExpectation(&Expectation{
+			Flags: ExpectPermanent, Class: 1, HasClass: true,
+			HasNAT: true, NATDirection: Reply, NATProtocol: TCP, NAT: tuple("192.168.1.7", "0.0.0.0", 38000, 0),
+		}).
+		Append(AttrHelper, []byte("ftp")).Append(AttrFunction, []byte("nat-follow-master"))
+	return Event{Kind: Expect, Flow: f}
+}

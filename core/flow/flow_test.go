@@ -320,3 +320,42 @@ func TestTextAsConntrackPrints(t *testing.T) {
 		}
 	}
 }
+
+// TestExpectation holds that an expectation survives the binary form whole, and
+// that its identity is the tuple, the mask and the master.
+func TestExpectation(t *testing.T) {
+	want := expectation()
+	var b Builder
+	b.Reset(Header{Origin: Kernel})
+	b.Append(&want)
+	batch, err := DecodeBatch(b.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Event
+	if c := batch.Cursor(); !c.Next(&got) || !got.IsExpectation() || !sameEvent(&got, &want) {
+		t.Fatalf("%v came back as %v", want, got)
+	}
+	x, ok := got.Tail.Expectation()
+	if !ok || !x.HasClass || x.Class != 1 || !x.HasNAT || x.NATDirection != Reply || x.NAT != tuple("192.168.1.7", "0.0.0.0", 38000, 0) {
+		t.Errorf("attribute came back as %+v", x)
+	}
+	changes := map[string]func(*Flow){
+		"tuple":  func(f *Flow) { f.Original.DestinationPort++ },
+		"mask":   func(f *Flow) { f.Reply.SourcePort = 0xffff },
+		"zone":   func(f *Flow) { f.Zone++ },
+		"master": func(f *Flow) { f.Tail = Attributes{}.AppendMaster(&Master{IPv4, TCP, 5, tuple("10.0.0.1", "10.0.0.2", 40001, 21)}) },
+	}
+	for name, change := range changes {
+		other := expectation()
+		change(&other.Flow)
+		if other.ExpectationKey() == want.ExpectationKey() {
+			t.Errorf("another %s is the same key", name)
+		}
+	}
+	later := expectation()
+	later.Timeout, later.ID = 5, 9
+	if later.ExpectationKey() != want.ExpectationKey() {
+		t.Error("timeout or id are part of the key")
+	}
+}

@@ -49,6 +49,16 @@ func TestGoldenText(t *testing.T) {
 		}
 		fmt.Fprintf(&lines, "%s\n", b)
 	}
+	for _, kind := range []Kind{Expect, Unexpect} {
+		e := expectation()
+		e.Kind = kind
+		fmt.Fprintln(&text, e.String())
+		b, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&lines, "%s\n", b)
+	}
 	golden(t, "flows.txt", text.Bytes())
 	golden(t, "flows.jsonl", lines.Bytes())
 }
@@ -66,7 +76,9 @@ func TestGoldenBatch(t *testing.T) {
 	for i, name := range slices.Sorted(maps.Keys(all)) {
 		b.Append(&Event{Kind: Kind(1 + i%3), Flow: all[name]})
 	}
-	b.Append(&Event{Kind: SyncEnd, Sync: Sync{Flags: SyncQuiet | SyncClaim, Count: uint64(len(all))}})
+	e := expectation()
+	b.Append(&e)
+	b.Append(&Event{Kind: SyncEnd, Sync: Sync{Flags: SyncQuiet | SyncClaim, Count: uint64(len(all)) + 1}})
 	golden(t, "batch.hex", []byte(hex.Dump(b.Bytes())))
 }
 

@@ -13,7 +13,7 @@ import (
 // and zero stay different. Names and meaning of fields don't change; new ones
 // may be added.
 type View struct {
-	Kind           string     `json:"kind,omitempty"` // of an Event: "new", "update", "destroy"
+	Kind           string     `json:"kind,omitempty"` // of an Event: "new", "update", "destroy", "expect", "unexpect"
 	Family         string     `json:"family"`         // "ipv4" or "ipv6"
 	Protocol       string     `json:"protocol"`       // as ProtocolName
 	ProtocolNumber uint8      `json:"protocol_number"`
@@ -43,6 +43,11 @@ type View struct {
 	SCTPTags    *[2]uint32       `json:"sctp_tags,omitempty"` // original, reply
 	Counters    *[2]CountersView `json:"counters,omitempty"`  // original, reply
 	Timestamps  *TimestampsView  `json:"timestamps,omitempty"`
+
+	// Of an expectation only. The expected tuple is Original.
+	Mask        *TupleView       `json:"mask,omitempty"`
+	Expectation *ExpectationView `json:"expectation,omitempty"`
+	Function    string           `json:"function,omitempty"`
 
 	// Unknown has attributes that this version has no field for: the type's
 	// number and the value in hexadecimal.
@@ -101,6 +106,26 @@ type CountersView struct {
 type TimestampsView struct {
 	Start uint64 `json:"start"`
 	Stop  uint64 `json:"stop"`
+}
+
+// An ExpectationView is what an expectation has beside its tuples.
+type ExpectationView struct {
+	Flags     []string `json:"flags"` // as ExpectFlags.Names
+	Class     *uint32  `json:"class,omitempty"`
+	NAT       *NATView `json:"nat,omitempty"`           // address and port before the translation
+	Direction string   `json:"nat_direction,omitempty"` // of the master: "original" or "reply"
+}
+
+func (x *Expectation) view(family uint8) *ExpectationView {
+	v := &ExpectationView{Flags: x.Flags.Names()}
+	if x.HasClass {
+		v.Class = &x.Class
+	}
+	if x.HasNAT {
+		v.NAT = &NATView{Address(family, x.NAT.Source), x.NAT.SourcePort}
+		v.Direction = [...]string{"original", "reply"}[x.NATDirection&1]
+	}
+	return v
 }
 
 // View returns the flow as programs see it.
@@ -164,6 +189,11 @@ func (v *View) setAttribute(f *Flow, t Attr, b []byte) bool {
 		v.SCTPTags = &[2]uint32{le.Uint32(b), le.Uint32(b[4:])}
 	case t == AttrCounters && len(b) == 32:
 		v.Counters = &[2]CountersView{{le.Uint64(b), le.Uint64(b[8:])}, {le.Uint64(b[16:]), le.Uint64(b[24:])}}
+	case t == AttrExpectation && len(b) == expectationSize:
+		x, _ := f.Tail.Expectation()
+		v.Expectation = x.view(f.Family)
+	case t == AttrFunction:
+		v.Function = printable(b)
 	case t == AttrTimestamps && len(b) == 16:
 		v.Timestamps = &TimestampsView{le.Uint64(b), le.Uint64(b[8:])}
 	default:
@@ -208,5 +238,9 @@ func (e Event) MarshalJSON() ([]byte, error) {
 	}
 	v := e.View()
 	v.Kind = e.Kind.String()
+	if e.IsExpectation() {
+		v.Mask, v.Reply = v.Reply, nil
+		v.SourceNAT, v.DestinationNAT = nil, nil // the second tuple is no reply
+	}
 	return json.Marshal(v)
 }

@@ -229,9 +229,10 @@ func ParseStatus(name string) (Status, error) {
 	return 0, &NameError{What: "status bit", Name: name, Near: near(name, statusNames), Known: statusNames}
 }
 
-// String returns "new", "update", "destroy", "sync-begin" or "sync-end".
+// String returns "new", "update", "destroy", "sync-begin", "sync-end", "expect"
+// or "unexpect".
 func (k Kind) String() string {
-	return enumName(uint8(k), "", "new", "update", "destroy", "sync-begin", "sync-end")
+	return enumName(uint8(k), "", "new", "update", "destroy", "sync-begin", "sync-end", "expect", "unexpect")
 }
 
 // String returns "kernel", "own" or "peer".

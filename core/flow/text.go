@@ -69,8 +69,16 @@ func (f *Flow) appendCounters(p []byte, direction int) []byte {
 }
 
 func appendTuple(p []byte, family, protocol uint8, t *Tuple) []byte {
-	p = Address(family, t.Source).AppendTo(append(p, " src="...))
-	p = Address(family, t.Destination).AppendTo(append(p, " dst="...))
+	return appendPorts(appendAddresses(p, " src=", " dst=", family, t), protocol, t)
+}
+
+func appendAddresses(p []byte, source, destination string, family uint8, t *Tuple) []byte {
+	p = Address(family, t.Source).AppendTo(append(p, source...))
+	return Address(family, t.Destination).AppendTo(append(p, destination...))
+}
+
+// appendPorts appends what the protocol has in the place of ports.
+func appendPorts(p []byte, protocol uint8, t *Tuple) []byte {
 	switch protocol {
 	case TCP, UDP, UDPLite, SCTP, DCCP:
 		p = appendNumber(p, " sport=", uint64(t.SourcePort))
@@ -134,6 +142,10 @@ func (e *Event) AppendText(p []byte) []byte {
 		p = append(p, " [UPDATE] "...)
 	case Destroy:
 		p = append(p, "[DESTROY] "...)
+	case Expect:
+		return e.appendExpectation(append(p, "    [NEW] "...))
+	case Unexpect:
+		return e.appendExpectation(append(p, "[DESTROY] "...))
 	default:
 		p = append(p, e.Kind.String()...)
 		p = appendNumber(p, " flags=", uint64(e.Sync.Flags))
