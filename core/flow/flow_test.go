@@ -341,10 +341,12 @@ func TestExpectation(t *testing.T) {
 		t.Errorf("attribute came back as %+v", x)
 	}
 	changes := map[string]func(*Flow){
-		"tuple":  func(f *Flow) { f.Original.DestinationPort++ },
-		"mask":   func(f *Flow) { f.Reply.SourcePort = 0xffff },
-		"zone":   func(f *Flow) { f.Zone++ },
-		"master": func(f *Flow) { f.Tail = Attributes{}.AppendMaster(&Master{IPv4, TCP, 5, tuple("10.0.0.1", "10.0.0.2", 40001, 21)}) },
+		"tuple": func(f *Flow) { f.Original.DestinationPort++ },
+		"mask":  func(f *Flow) { f.Reply.SourcePort = 0xffff },
+		"zone":  func(f *Flow) { f.Zone++ },
+		"master": func(f *Flow) {
+			f.Tail = Attributes{}.AppendMaster(&Master{IPv4, TCP, 5, tuple("10.0.0.1", "10.0.0.2", 40001, 21)})
+		},
 	}
 	for name, change := range changes {
 		other := expectation()
