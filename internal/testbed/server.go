@@ -27,7 +27,8 @@ const ServerPort = 5001
 // A UDP datagram comes back as it is.
 type Server struct {
 	tcp      net.Listener
-	udp      net.PacketConn
+	udp      net.PacketConn // nil: there is none
+	serve    func(net.Conn) error
 	accepted atomic.Int64
 
 	mu    sync.Mutex
@@ -47,7 +48,7 @@ func NewServer(n *Namespace, port int) (*Server, error) {
 		tcp.Close()
 		return nil, fmt.Errorf("testbed: server: %w", err)
 	}
-	s := &Server{tcp: tcp, udp: udp, conns: make(map[net.Conn]struct{})}
+	s := &Server{tcp: tcp, udp: udp, serve: serve, conns: make(map[net.Conn]struct{})}
 	s.wait.Go(s.acceptAll)
 	s.wait.Go(s.echoDatagrams)
 	return s, nil
@@ -73,7 +74,9 @@ func (s *Server) Open() int {
 // Close ends the server and its connections and waits for its goroutines.
 func (s *Server) Close() error {
 	s.tcp.Close()
-	s.udp.Close()
+	if s.udp != nil {
+		s.udp.Close()
+	}
 	s.mu.Lock()
 	for conn := range s.conns {
 		conn.Close()
@@ -95,7 +98,7 @@ func (s *Server) acceptAll() {
 		}
 		s.wait.Go(func() {
 			defer s.forget(conn)
-			_ = serve(conn) // the client sees and reports what went wrong
+			_ = s.serve(conn) // the client sees and reports what went wrong
 		})
 	}
 }
