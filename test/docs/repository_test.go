@@ -30,7 +30,7 @@ func sources(t *testing.T, each func(name string)) {
 			return err
 		case d.IsDir() && slices.Contains([]string{".git", "bin", "dist"}, name):
 			return filepath.SkipDir
-		case d.Type().IsRegular():
+		case d.Type().IsRegular() && name != ".git": // of a work tree it is a file
 			each(filepath.ToSlash(name))
 		}
 		return nil
