@@ -126,11 +126,11 @@ func everyDatagram(t *testing.T, f func(t *testing.T, c *capture, i int, payload
 // rendered writes the attributes of m as the index does, from the decoded
 // values alone and with no help of the Encoder.
 func rendered(m *Message, d *Decoder, v Version, artefacts map[string]bool) []string {
-	if m.Kind == Expectation {
-		return renderedExpectation(m.Expected)
-	}
 	if m.Kind != Flow {
 		return nil
+	}
+	if m.Event.IsExpectation() {
+		return renderedExpectation(&m.Event.Flow)
 	}
 	var out []string
 	add := func(number int, v []byte) { out = append(out, fmt.Sprintf("%d:%x", number, v)) }
@@ -248,42 +248,49 @@ func renderedNAT(f *flow.Flow, v Version) (out []string) {
 	return out
 }
 
-func renderedExpectation(e *Expected) (out []string) {
-	add := func(number int, v []byte) {
-		if e.has(number) {
-			out = append(out, fmt.Sprintf("%d:%x", number, v))
-		}
-	}
+// renderedExpectation does the same for expectations, all of which have ports
+// in the captures.
+func renderedExpectation(f *flow.Flow) (out []string) {
+	add := func(number int, v []byte) { out = append(out, fmt.Sprintf("%d:%x", number, v)) }
 	be16, be32 := binary.BigEndian.AppendUint16, binary.BigEndian.AppendUint32
-	for i, t := range []ExpectedTuple{e.Master, e.Tuple, e.Mask} {
-		add(4*i, append(t.Source[:4:4], t.Destination[:4]...))
-		add(4*i+1, append(t.Source[:16:16], t.Destination[:]...))
-		add(4*i+2, []byte{t.Protocol})
+	family, n := 0, 4
+	if f.Family == flow.IPv6 {
+		family, n = 1, 16
+	}
+	master, _ := f.Tail.Master()
+	for i, t := range []flow.Tuple{master.Tuple, f.Original, f.Reply} {
+		add(4*i+family, append(t.Source[:n:n], t.Destination[:n]...))
+		add(4*i+2, []byte{[]uint8{master.Protocol, f.Protocol, f.Protocol}[i]})
 		add(4*i+3, be16(be16(nil, t.SourcePort), t.DestinationPort))
 	}
-	add(12, be32(nil, e.Timeout))
-	add(13, be32(nil, e.Flags))
-	add(14, be32(nil, e.Class))
-	add(15, append(e.NAT.Source[:4:4], e.NAT.Destination[:4]...))
-	add(17, []byte{e.NAT.Protocol})
-	add(16, be16(be16(nil, e.NAT.SourcePort), e.NAT.DestinationPort))
-	add(18, be32(nil, e.NATDirection))
-	add(19, e.Helper[:bytes.IndexByte(e.Helper[:], 0)+1])
-	add(20, e.Function[:bytes.IndexByte(e.Function[:], 0)+1])
+	if f.Has(flow.HasTimeout) {
+		add(12, be32(nil, f.Timeout))
+	}
+	x, _ := f.Tail.Expectation()
+	add(13, be32(nil, uint32(x.Flags)))
+	add(14, be32(nil, x.Class))
+	if x.HasNAT {
+		add(15, append(x.NAT.Source[:4:4], x.NAT.Destination[:4]...))
+		add(17, []byte{x.NATProtocol})
+		add(16, be16(be16(nil, x.NAT.SourcePort), x.NAT.DestinationPort))
+		add(18, be32(nil, uint32(x.NATDirection)))
+	}
+	for i, typ := range []flow.Attr{flow.AttrHelper, flow.AttrFunction} {
+		if v, ok := f.Tail.Get(typ); ok {
+			add(19+i, append(v[:len(v):len(v)], 0))
+		}
+	}
 	return out
 }
 
-var typeNames = map[Kind]map[flow.Kind]string{
-	Flow:        {flow.New: "CT_NEW", flow.Update: "CT_UPD", flow.Destroy: "CT_DEL"},
-	Expectation: {flow.New: "EXP_NEW", flow.Update: "EXP_UPD", flow.Destroy: "EXP_DEL"},
+var typeNames = map[flow.Kind]string{
+	flow.New: "CT_NEW", flow.Update: "CT_UPD", flow.Destroy: "CT_DEL", flow.Expect: "EXP_NEW", flow.Unexpect: "EXP_DEL",
 }
 
 func typeName(m *Message) (name, flag string) {
 	switch m.Kind {
 	case Flow:
-		return typeNames[Flow][m.Event.Kind], ""
-	case Expectation:
-		return typeNames[Expectation][m.Expected.Kind], ""
+		return typeNames[m.Event.Kind], ""
 	case Asks:
 		return "CTL", "RESYNC"
 	case Alive:
@@ -306,6 +313,9 @@ func artefactsOf(typ string, attrs []string) (map[string]bool, Artefacts) {
 	}
 	if has("1:") && has("12:00000000 ") {
 		names["v6nat"], settings = true, settings|IPv6NATAsIPv4
+	}
+	if typ == "EXP_UPD" {
+		settings |= ExpectationUpdates
 	}
 	for _, a := range attrs {
 		if status, ok := strings.CutPrefix(a, "5:"); ok && typ == "CT_DEL" {
@@ -334,7 +344,7 @@ func TestCapturesDecode(t *testing.T) {
 				t.Fatalf("datagram %d: %d messages, index has %d", i, j, len(want.Messages))
 			}
 			name, flag := typeName(&m)
-			if name != wm.Type || m.Sequence != wm.Seq || strings.Join(wm.Flags, " ") != flag {
+			if name != strings.Replace(wm.Type, "EXP_UPD", "EXP_NEW", 1) || m.Sequence != wm.Seq || strings.Join(wm.Flags, " ") != flag {
 				t.Fatalf("datagram %d message %d: %s %s %d, want %v", i, j, name, flag, m.Sequence, wm)
 			}
 			artefacts, _ := artefactsOf(wm.Type, wm.Attrs)
@@ -375,8 +385,6 @@ func TestCapturesRecode(t *testing.T) {
 			switch m.Kind {
 			case Flow:
 				message, err = enc.AppendFlow(nil, &m.Event)
-			case Expectation:
-				message = AppendExpected(nil, m.Expected)
 			case Asks:
 				message = AppendResync(nil, m.Resync)
 			case Alive:

@@ -11,9 +11,9 @@ type Kind uint8
 
 // The kinds of message.
 const (
-	Flow        Kind = iota // Event
+	Flow        Kind = iota // Event, about a flow or an expectation
 	Mark                    // Event: a SyncBegin or SyncEnd, of Replay
-	Expectation             // Expected
+	Expectation             // never yielded: expectations are of kind Flow
 	Alive                   // nothing but a sign of life
 	Asks                    // Resync: somebody wants all that this node has
 	Greeting                // Hello
@@ -28,10 +28,9 @@ type Message struct {
 	// count; 0: live.
 	Replay uint64
 
-	Event    flow.Event // Flow, Mark; Event.Tail: see Decoder.Next
-	Expected *Expected  // Expectation; the Decoder's, until Next
-	Resync   Resync     // Asks
-	Hello    Hello      // Greeting; Name refers to the datagram
+	Event  flow.Event // Flow, Mark; Event.Tail: see Decoder.Next
+	Resync Resync     // Asks
+	Hello  Hello      // Greeting; Name refers to the datagram
 }
 
 // Counters are what a Decoder refused or ignored. Malformed is the sum of the
@@ -44,7 +43,7 @@ type Counters struct {
 	MalformedHeader  uint64 // type or flags
 	MalformedPayload uint64 // an attribute
 
-	Incomplete        uint64 // flows without addresses or protocol: refused
+	Incomplete        uint64 // what tells of no flow or expectation there can be: refused
 	UnknownAttributes uint64 // skipped; a strict Decoder refuses the message
 	UnknownElements   uint64 // of an extension: skipped, or malformed
 	StrayExtensions   uint64 // extended no message, or one that was refused
@@ -55,9 +54,10 @@ type Decoder struct {
 	ByteOrders
 
 	// Strict refuses messages with unknown attributes, as conntrackd does, keeps
-	// flows without addresses or protocol, ignores extensions, yields what comes
-	// twice twice, and does not take the sequence number of a message of unknown
-	// type for seen. It is meant for comparing with conntrackd.
+	// flows without addresses or protocol and expectations without a mask, ignores
+	// extensions, yields what comes twice twice, and does not take the sequence
+	// number of a message of unknown type for seen. It is meant for comparing with
+	// conntrackd.
 	Strict bool
 
 	Counters Counters
@@ -68,8 +68,7 @@ type Decoder struct {
 	sequence uint32
 	tracker  *Tracker
 
-	tail     flow.Attributes // of the last event; used again
-	expected Expected
+	tail flow.Attributes // of the last event; used again
 }
 
 // Reset begins a datagram. Every sequence number in it is shown to the
@@ -196,26 +195,25 @@ func (d *Decoder) payload(p []byte, m *Message) bool {
 		return true
 	case typ == typeControl:
 		return d.alive(p, m)
-	case typ >= typeExpNew:
-		m.Kind, m.Expected = Expectation, &d.expected
-		if !d.expected.decode(p, d.Strict, &d.Counters) {
-			d.refuse(&d.Counters.MalformedPayload)
-			return false
-		}
-		return true
 	}
-	return d.flow(p, m)
+	return d.event(p, m)
 }
 
 var kinds = [...]flow.Kind{
 	typeFlowNew: flow.New, typeFlowUpdate: flow.Update, typeFlowDestroy: flow.Destroy,
+	typeExpNew: flow.Expect, typeExpUpdate: flow.Expect, typeExpDestroy: flow.Unexpect,
 }
 
-func (d *Decoder) flow(p []byte, m *Message) bool {
+// event decodes a message about a flow or an expectation.
+func (d *Decoder) event(p []byte, m *Message) bool {
 	m.Kind, m.Replay = Flow, d.replay
 	m.Event.Kind = kinds[p[0]&0xf]
+	numbers := &flowNumbers
+	if m.Event.IsExpectation() {
+		numbers = &expectationNumbers
+	}
 	var r reader
-	good := r.read(p[headerSize:], d)
+	good := r.read(p[headerSize:], numbers, d)
 	ext := d.extension()
 	if !good {
 		d.refuse(&d.Counters.MalformedPayload)
@@ -224,11 +222,15 @@ func (d *Decoder) flow(p []byte, m *Message) bool {
 		}
 		return false
 	}
-	if !d.Strict && !r.complete() {
+	if m.Event.IsExpectation() {
+		good = r.expectation(&m.Event.Flow, ext, d)
+	} else {
+		good = r.flow(&m.Event.Flow, ext, d)
+	}
+	if !good && !d.Strict {
 		d.Counters.Incomplete++
 		return false
 	}
-	r.flow(&m.Event.Flow, ext, d)
 	return true
 }
 

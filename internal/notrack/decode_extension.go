@@ -130,6 +130,8 @@ func (d *Decoder) extend(r *reader, f *flow.Flow, elements []byte) {
 			f.Reply.Source = [16]byte(v)
 			f.Reply.Destination = [16]byte(v[16:])
 			readPorts(v[32:], &f.Reply)
+		case typ == elementZone && len(v) >= 4:
+			f.Zone = binary.BigEndian.Uint16(v)
 		case typ == elementNoLabels:
 			r.noLabels = true
 		case typ == elementAttribute && len(v) >= 4 && attributes < maxAttributes:

@@ -41,7 +41,7 @@ func (r *reader) sender16(number int, o ByteOrders) uint16 {
 // read notes the attributes of a message and says whether they are in order.
 // Like conntrackd it ignores up to four bytes after the last attribute, and
 // lets that one go without its padding.
-func (r *reader) read(p []byte, d *Decoder) bool {
+func (r *reader) read(p []byte, n *numbering, d *Decoder) bool {
 	r.p, r.present = p, 0
 	for at := 0; len(p)-at > attrHeader; {
 		size, number := int(binary.BigEndian.Uint16(p[at:])), int(binary.BigEndian.Uint16(p[at+2:]))
@@ -49,12 +49,12 @@ func (r *reader) read(p []byte, d *Decoder) bool {
 			return false
 		}
 		switch {
-		case number > attrHighest:
+		case number >= len(n.lengths):
 			if d.Strict {
 				return false
 			}
 			d.Counters.UnknownAttributes++
-		case !lengthGood(number, size):
+		case !n.lengthGood(number, size):
 			return false
 		default:
 			r.present |= 1 << number
@@ -65,24 +65,18 @@ func (r *reader) read(p []byte, d *Decoder) bool {
 	return true
 }
 
-func lengthGood(number, size int) bool {
-	switch number {
-	case attrHelper:
-		return size <= helperMax
-	case attrLabels:
-		return size <= labelsMax
-	}
-	return size == int(lengths[number])
-}
-
 // complete says whether the message tells which flow it is about. conntrackd
 // takes a message without addresses too, and falls over it later.
 func (r *reader) complete() bool {
 	return (r.has(attrIPv4) || r.has(attrIPv6)) && r.has(attrProtocol)
 }
 
-// flow makes a flow of what was noted, and of the extension.
-func (r *reader) flow(f *flow.Flow, elements []byte, d *Decoder) {
+// flow makes a flow of what was noted, and of the extension. It says whether
+// the flow is one; if not, and unless the Decoder is strict, f is unfinished.
+func (r *reader) flow(f *flow.Flow, elements []byte, d *Decoder) bool {
+	if !d.Strict && !r.complete() {
+		return false
+	}
 	r.identity(f, d.ByteOrders)
 	d.tail = d.tail[:0]
 	r.hasReply, r.noLabels = false, false
@@ -92,10 +86,12 @@ func (r *reader) flow(f *flow.Flow, elements []byte, d *Decoder) {
 		r.reply(f, d.ByteOrders)
 	}
 	f.Present |= flow.HasReply
-	r.master(f, d)
+	r.master(attrMasterIPv4, f, d)
 	r.numbers(d)
-	r.names(d)
+	r.name(attrHelper, flow.AttrHelper, d)
+	r.labels(d)
 	f.Tail = d.tail
+	return true
 }
 
 func (r *reader) identity(f *flow.Flow, o ByteOrders) {
@@ -202,21 +198,28 @@ func (r *reader) translated(a *[16]byte, number int, o ByteOrders) {
 	}
 }
 
-// master appends the master's tuple. It is in the flow's zone: the kernel
-// looks for masters nowhere else.
-func (r *reader) master(f *flow.Flow, d *Decoder) {
-	if !r.has(attrMasterIPv4) && !r.has(attrMasterIPv6) || d.tail.Has(flow.AttrMaster) {
+// master appends the master's tuple, whose four attributes begin at the given
+// number. It is in the flow's zone: the kernel looks for masters nowhere else.
+func (r *reader) master(first int, f *flow.Flow, d *Decoder) {
+	if !r.has(first) && !r.has(first+1) || d.tail.Has(flow.AttrMaster) {
 		return
 	}
 	m := flow.Master{Zone: f.Zone}
-	m.Family = r.addresses(&m.Tuple, attrMasterIPv4, attrMasterIPv6)
-	if r.has(attrMasterProto) {
-		m.Protocol = r.u8(attrMasterProto)
-	}
-	if r.has(attrMasterPort) {
-		readPorts(r.value(attrMasterPort), &m.Tuple)
-	}
+	m.Family, m.Protocol = r.tuple(&m.Tuple, first)
 	d.tail = d.tail.AppendMaster(&m)
+}
+
+// tuple reads a tuple whose four attributes begin at the given number: IPv4,
+// IPv6, protocol, ports.
+func (r *reader) tuple(t *flow.Tuple, first int) (family, protocol uint8) {
+	family = r.addresses(t, first, first+1)
+	if r.has(first + 2) {
+		protocol = r.u8(first + 2)
+	}
+	if r.has(first + 3) {
+		readPorts(r.value(first+3), t)
+	}
+	return family, protocol
 }
 
 // numbers appends the attributes that are rows of integers: in network order
@@ -252,17 +255,21 @@ func (r *reader) numbers(d *Decoder) {
 	}
 }
 
-// names appends helper and labels.
-func (r *reader) names(d *Decoder) {
-	if r.has(attrHelper) {
-		name := r.value(attrHelper)
-		if n := bytes.IndexByte(name, 0); n >= 0 {
-			name = name[:n]
-		}
-		if len(name) > 0 {
-			d.append(flow.AttrHelper, name)
-		}
+// name appends the name that the given number has, up to its NUL.
+func (r *reader) name(number int, t flow.Attr, d *Decoder) {
+	if !r.has(number) {
+		return
 	}
+	name := r.value(number)
+	if n := bytes.IndexByte(name, 0); n >= 0 {
+		name = name[:n]
+	}
+	if len(name) > 0 {
+		d.append(t, name)
+	}
+}
+
+func (r *reader) labels(d *Decoder) {
 	var labels [labelsSize]byte
 	if r.noLabels {
 		d.append(flow.AttrLabels, labels[:])

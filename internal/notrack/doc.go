@@ -2,9 +2,9 @@
 // extension by which Sluice nodes tell each other what that format can't say.
 // docs/wire.md describes both byte by byte.
 //
-// Sending goes Encoder -> Packer: an Encoder turns a merged flow.Event into a
-// message (and, for the few flows that need one, the extension right behind
-// it), a Packer fills datagrams to the room of the link and numbers every
+// Sending goes Encoder -> Packer: an Encoder turns a merged flow.Event, of a
+// flow or an expectation, into a message (and, for the few that need one, the
+// extension right behind it), a Packer fills datagrams to the room of the link and numbers every
 // message with its Sequencer. Receiving goes Decoder -> Tracker: a Decoder
 // walks one datagram and yields its messages, refusing what conntrackd 1.4.7
 // refuses and counting it by cause, and shows each sequence number to the
@@ -15,6 +15,5 @@
 // few datagrams neither direction allocates.
 //
 // What a message decodes to is what its sender knew. Conflicts between live
-// and replayed messages, owners and merging are the cache's work. Expectations
-// are decoded and encoded whole, but no stage uses them yet.
+// and replayed messages, owners and merging are the cache's work.
 package notrack

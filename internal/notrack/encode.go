@@ -13,10 +13,13 @@ var (
 	ErrZone = errors.New("notrack: encode: the peer's version knows no zones")
 	// ErrNoFlow: the event is a mark, or of no family.
 	ErrNoFlow = errors.New("notrack: encode: not a flow")
+	// ErrNoMaster: the event is about an expectation that lacks its master or its
+	// mask, or is of another family than its master.
+	ErrNoMaster = errors.New("notrack: encode: not a whole expectation")
 )
 
-// An Encoder turns flows into messages, byte for byte as conntrackd 1.4.7 does
-// it. It keeps no state between flows.
+// An Encoder turns flows and expectations into messages, byte for byte as
+// conntrackd 1.4.7 does it. It keeps no state between them.
 type Encoder struct {
 	s       Settings
 	highest int
@@ -30,14 +33,19 @@ func NewEncoder(s Settings) *Encoder {
 	return &Encoder{s: s, highest: s.Peer.highest()}
 }
 
-// tail is what a flow's tail holds, found in one pass.
+// tail is what the tail of a flow or expectation holds, found in one pass.
 type tail struct {
-	labels, helper, seqAdj, synproxy, sctpTags, dccp []byte
-	master                                           flow.Master
-	hasMaster, other                                 bool
+	expectation bool // what is read is about one
+
+	labels, helper, function, seqAdj, synproxy, sctpTags, dccp []byte
+
+	master           flow.Master
+	expected         flow.Expectation
+	hasMaster, other bool
 }
 
-func (t *tail) read(a flow.Attributes) {
+func (t *tail) read(f *flow.Flow) {
+	a := f.Tail
 	for typ, v := range a.All() {
 		switch {
 		case typ == flow.AttrLabels && len(v) == labelsSize:
@@ -54,21 +62,41 @@ func (t *tail) read(a flow.Attributes) {
 			t.sctpTags = v
 		case typ == flow.AttrDCCP && len(v) >= 2:
 			t.dccp = v
+		case typ == flow.AttrFunction && len(v) > 0:
+			t.function = v
+		case typ == flow.AttrExpectation:
+			t.expected, _ = a.Expectation()
 		}
-		t.other = t.other || !t.carries(typ, v)
+		t.other = t.other || !t.carries(f.Family, typ, v)
 	}
 }
 
 // carries says whether NOTRACK's own attributes say all of an attribute that
 // was read, or whether nobody needs it.
-func (t *tail) carries(typ flow.Attr, v []byte) bool {
+func (t *tail) carries(family uint8, typ flow.Attr, v []byte) bool {
 	switch typ {
-	case flow.AttrLabels:
-		return len(v) == labelsSize
 	case flow.AttrHelper:
 		return len(v) <= helperNameMax
 	case flow.AttrMaster:
 		return t.hasMaster && masterFits(&t.master)
+	}
+	switch {
+	case local(typ):
+		return true
+	case !t.expectation:
+		return carriesOfFlow(typ, v)
+	case typ == flow.AttrFunction:
+		return len(v) <= functionNameMax
+	case typ == flow.AttrExpectation:
+		return carriesExpectation(family, v, t.expected)
+	}
+	return false
+}
+
+func carriesOfFlow(typ flow.Attr, v []byte) bool {
+	switch typ {
+	case flow.AttrLabels:
+		return len(v) == labelsSize
 	case flow.AttrSeqAdj:
 		return len(v) == seqAdjSize
 	case flow.AttrSynproxy:
@@ -78,7 +106,7 @@ func (t *tail) carries(typ flow.Attr, v []byte) bool {
 	case flow.AttrDCCP:
 		return len(v) >= 2 && allZero(v[2:])
 	}
-	return local(typ)
+	return false
 }
 
 // masterFits says whether MASTER_PORT carries the master's ports.
@@ -101,10 +129,11 @@ func allZero(v []byte) bool {
 	return true
 }
 
-// AppendFlow appends the message about the event e to p and, where the format
-// can't carry all of the flow, the extension behind it. All sequence numbers
-// are 0: a Packer sets them. The event must hold the whole flow, merged, since
-// receivers take a message for all there is. On error it returns p.
+// AppendFlow appends the message about the event e, a flow's or an
+// expectation's, to p and, where the format can't carry all of it, the extension
+// behind it. All sequence numbers are 0: a Packer sets them. The event must hold
+// the whole flow, merged, since receivers take a message for all there is. On
+// error it returns p.
 func (enc *Encoder) AppendFlow(p []byte, e *flow.Event) ([]byte, error) {
 	if e.IsMark() || e.Family != flow.IPv4 && e.Family != flow.IPv6 {
 		return p, ErrNoFlow
@@ -112,9 +141,12 @@ func (enc *Encoder) AppendFlow(p []byte, e *flow.Event) ([]byte, error) {
 	if enc.highest < attrZone && e.Zone != 0 {
 		return p, ErrZone
 	}
+	if e.IsExpectation() {
+		return enc.appendExpectation(p, e)
+	}
 	var t tail
 	if len(e.Tail) > 0 {
-		t.read(e.Tail)
+		t.read(&e.Flow)
 	}
 	at := len(p)
 	p = append(p, wireVersion<<4|flowType(e.Kind), 0, 0, 0, 0, 0, 0, 0)

@@ -30,18 +30,22 @@ func (enc *Encoder) appendFlowExtension(p []byte, at int, f *flow.Flow, t *tail,
 		p = binary.BigEndian.AppendUint16(p, f.ZoneReply)
 	}
 	if reply {
-		p = appendElement(p, elementReply, replySize)
-		p = append(p, f.Reply.Source[:]...)
-		p = append(p, f.Reply.Destination[:]...)
-		p = appendPortPair(p, &f.Reply)
+		p = appendReply(p, &f.Reply)
 	}
 	if noLabels {
 		p = appendElement(p, elementNoLabels, 0)
 	}
 	if t.other {
-		p = enc.appendOther(p, at, f.Tail, t)
+		p = enc.appendOther(p, at, f, t)
 	}
 	return endMessage(p, ext)
+}
+
+func appendReply(p []byte, t *flow.Tuple) []byte {
+	p = appendElement(p, elementReply, replySize)
+	p = append(p, t.Source[:]...)
+	p = append(p, t.Destination[:]...)
+	return appendPortPair(p, t)
 }
 
 func appendPortPair(p []byte, t *flow.Tuple) []byte {
@@ -52,9 +56,9 @@ func appendPortPair(p []byte, t *flow.Tuple) []byte {
 // appendOther appends the attributes of the tail that the message does not
 // carry, whole. One that would make the group too long for a datagram is left
 // out.
-func (enc *Encoder) appendOther(p []byte, at int, a flow.Attributes, t *tail) []byte {
-	for typ, v := range a.All() {
-		if t.carries(typ, v) {
+func (enc *Encoder) appendOther(p []byte, at int, f *flow.Flow, t *tail) []byte {
+	for typ, v := range f.Tail.All() {
+		if t.carries(f.Family, typ, v) {
 			continue
 		}
 		if len(p)-at+attrHeader+4+padded(len(v)) >= enc.s.Room-groupReserve {

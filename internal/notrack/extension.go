@@ -41,6 +41,7 @@ const (
 	elementReply     = 19 // the whole reply tuple: addresses, then ports
 	elementNoLabels  = 20 // all labels are cleared
 	elementAttribute = 21 // u16 type, u16 0, value of an attribute of flow's tail
+	elementZone      = 22 // u16 zone, u16 0
 )
 
 const (

@@ -15,6 +15,8 @@ import (
 
 var addrs = cmpopts.EquateComparable(netip.Addr{})
 
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
 func tuple(src, dst string, sport, dport uint16) (t flow.Tuple) {
 	t.Source, _ = flow.Bytes(netip.MustParseAddr(src))
 	t.Destination, _ = flow.Bytes(netip.MustParseAddr(dst))
@@ -35,7 +37,7 @@ func newFlow(protocol uint8, sport, dport uint16) flow.Event {
 
 // flows are what one message, with or without an extension, must carry.
 func flows() map[string]flow.Event {
-	all := map[string]flow.Event{}
+	all := expectations()
 	add := func(name string, e flow.Event, change func(e *flow.Event)) {
 		if change != nil {
 			change(&e)
@@ -106,7 +108,10 @@ func flows() map[string]flow.Event {
 }
 
 // needsNone are the flows that every conntrackd can be told of in full.
-var needsNone = []string{"tcp", "icmp", "zone", "sctp"}
+var needsNone = []string{
+	"tcp", "icmp", "zone", "sctp",
+	"expectation", "expectation that ended", "expectation IPv6", "expectation with NAT", "expectation with NAT IPv6, address unknown",
+}
 
 func TestFlowsArriveWhole(t *testing.T) {
 	for name, e := range flows() {

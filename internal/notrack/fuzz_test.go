@@ -91,7 +91,7 @@ func withoutUnsent(a flow.Attributes) (b flow.Attributes) {
 			if allZero(v) {
 				continue
 			}
-		case flow.AttrHelper:
+		case flow.AttrHelper, flow.AttrFunction:
 			if len(v) == 0 || bytes.IndexByte(v, 0) >= 0 {
 				continue
 			}

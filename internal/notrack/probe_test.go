@@ -27,14 +27,14 @@ type probe struct {
 // A model is what a peer keeps: NEW replaces, UPDATE merges, DESTROY removes.
 type model struct {
 	flows        map[flow.Key]flow.Flow
-	expectations map[string]Expected
+	expectations map[flow.ExpectationKey]flow.Flow
 	tracker      Tracker
 	decoder      Decoder
 }
 
 func newModel(strict bool) *model {
 	return &model{
-		flows: map[flow.Key]flow.Flow{}, expectations: map[string]Expected{},
+		flows: map[flow.Key]flow.Flow{}, expectations: map[flow.ExpectationKey]flow.Flow{},
 		decoder: Decoder{Strict: strict},
 	}
 }
@@ -42,28 +42,26 @@ func newModel(strict bool) *model {
 func (c *model) receive(p []byte) {
 	c.decoder.Reset(p, &c.tracker)
 	for m := (Message{}); c.decoder.Next(&m); {
-		switch m.Kind {
-		case Flow:
-			c.flow(&m.Event)
-		case Expectation:
-			key := fmt.Sprint(m.Expected.Master, m.Expected.Tuple, m.Expected.Mask)
-			if m.Expected.Kind == flow.Destroy {
-				delete(c.expectations, key)
-			} else {
-				c.expectations[key] = *m.Expected
-			}
+		if m.Kind == Flow {
+			c.event(&m.Event)
 		}
 	}
 }
 
-func (c *model) flow(e *flow.Event) {
-	key := e.Key()
-	if e.Kind == flow.Destroy {
+func (c *model) event(e *flow.Event) {
+	f, key := e.Flow, e.Key()
+	f.Tail = slices.Clone(f.Tail)
+	switch e.Kind {
+	case flow.Expect:
+		c.expectations[e.ExpectationKey()] = f
+		return
+	case flow.Unexpect:
+		delete(c.expectations, e.ExpectationKey())
+		return
+	case flow.Destroy:
 		delete(c.flows, key)
 		return
 	}
-	f := e.Flow
-	f.Tail = slices.Clone(f.Tail)
 	if old, known := c.flows[key]; known && e.Kind == flow.Update {
 		old.Merge(&f, nil)
 		f = old
@@ -147,21 +145,23 @@ func dumpFlow(f *flow.Flow) string {
 
 func (c *model) dumpExpectations() []string {
 	lines := []string{}
-	for _, e := range c.expectations {
-		tuple := func(prefix string, t *ExpectedTuple) string {
+	for _, f := range c.expectations {
+		tuple := func(prefix string, t *flow.Tuple) string {
 			return fmt.Sprintf("%ssrc=%v %sdst=%v sport=%d dport=%d", prefix, flow.Address(flow.IPv4, t.Source),
 				prefix, flow.Address(flow.IPv4, t.Destination), t.SourcePort, t.DestinationPort)
 		}
-		line := fmt.Sprintf("proto=%d %s", e.Tuple.Protocol, tuple("", &e.Tuple))
-		if e.has(expMask) {
-			line += " " + tuple("mask-", &e.Mask)
+		line := fmt.Sprintf("proto=%d %s", f.Protocol, tuple("", &f.Original))
+		if f.Has(flow.HasReply) {
+			line += " " + tuple("mask-", &f.Reply)
 		}
-		line += " " + tuple("master-", &e.Master)
-		if e.has(expClass) {
-			line += fmt.Sprintf(" class=%d", e.Class)
+		if m, ok := f.Tail.Master(); ok {
+			line += " " + tuple("master-", &m.Tuple)
 		}
-		if e.has(expHelper) {
-			line += fmt.Sprintf(" helper=%s", untilNUL(e.Helper[:]))
+		if x, _ := f.Tail.Expectation(); x.HasClass {
+			line += fmt.Sprintf(" class=%d", x.Class)
+		}
+		if helper, ok := f.Tail.Get(flow.AttrHelper); ok {
+			line += fmt.Sprintf(" helper=%s", helper)
 		}
 		lines = append(lines, line)
 	}
@@ -249,6 +249,7 @@ func TestProbes(t *testing.T) {
 		t.Run(p.Probe, func(t *testing.T) {
 			c := newModel(false)
 			want, lines := maps.Clone(p.Counters), p.wanted()
+			expectations := slices.Clone(p.Expectations)
 			var unknown, incomplete uint64
 			switch {
 			case i < 5:
@@ -259,6 +260,13 @@ func TestProbes(t *testing.T) {
 				lines = append(lines, "tcp      6 ESTABLISHED src=10.99.0.1 dst=10.99.0.2 sport=21 dport=80 [ASSURED]")
 			case strings.HasPrefix(p.Probe, "EXP attribute 21"), strings.Contains(p.Probe, "(attribute 21"):
 				want, unknown = map[string]uint64{}, 1
+				if expectations != nil {
+					expectations = []string{"proto=6 src=10.99.0.2 dst=10.99.0.1 sport=0 dport=4000" +
+						" mask-src=255.255.255.255 mask-dst=255.255.255.255 sport=0 dport=65535" +
+						" master-src=10.99.0.1 master-dst=10.99.0.2 sport=72 dport=21"}
+				}
+			case p.Probe == "EXP without mask":
+				expectations, incomplete = []string{}, 1
 			case p.Probe == "no addresses", p.Probe == "no L4PROTO":
 				lines, incomplete = []string{}, 1
 			case p.Probe == "header alone (no attributes)":
@@ -273,6 +281,9 @@ func TestProbes(t *testing.T) {
 			}
 			if diff := cmp.Diff(lines, c.dump()); diff != "" {
 				t.Errorf("cache (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(expectations, c.dumpExpectations()); expectations != nil && diff != "" {
+				t.Errorf("expectations (-want +got):\n%s", diff)
 			}
 			d := &c.decoder.Counters
 			if d.UnknownAttributes != unknown || d.Incomplete != incomplete {

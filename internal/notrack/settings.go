@@ -118,6 +118,9 @@ const (
 	// IPv6NATAsIPv4 sends the IPv4 address 0.0.0.0 for the translated ends of
 	// IPv6 flows, as conntrackd up to 1.4.3 does.
 	IPv6NATAsIPv4
+	// ExpectationUpdates sends expectations as updates, as conntrackd does after
+	// it read them again.
+	ExpectationUpdates
 )
 
 func (a Artefacts) has(b Artefacts) bool { return a&b != 0 }

@@ -81,9 +81,22 @@ const (
 	helperNameMax    = helperMax - attrHeader - 1
 )
 
-// lengths is what the length field of each attribute must say; 0 stands for
-// the two of variable length.
-var lengths = [attrHighest + 1]uint8{
+// A numbering is what the attributes of one kind of message are.
+type numbering struct {
+	// lengths is what the length field of each attribute must say; 0 stands for
+	// those of variable length.
+	lengths []uint8
+	longest func(number int) int // of these
+}
+
+func (n *numbering) lengthGood(number, size int) bool {
+	if want := n.lengths[number]; want != 0 {
+		return size == int(want)
+	}
+	return size <= n.longest(number)
+}
+
+var flowNumbers = numbering{longest: longestOfFlow, lengths: []uint8{
 	attrIPv4: 12, attrIPv6: 36, attrProtocol: 5, attrPort: 8, attrTCPState: 5,
 	attrStatus: 8, attrTimeout: 8, attrMark: 8,
 	attrMasterIPv4: 12, attrMasterIPv6: 36, attrMasterProto: 5, attrMasterPort: 8,
@@ -91,6 +104,13 @@ var lengths = [attrHighest + 1]uint8{
 	attrSCTPState: 5, attrSCTPTagOrig: 8, attrSCTPTagReply: 8, attrDCCPState: 5, attrDCCPRole: 5,
 	attrICMPType: 5, attrICMPCode: 5, attrICMPID: 6, attrWindowOrig: 5, attrWindowReply: 5,
 	attrSourceIPv6: 20, attrDestIPv6: 20, attrSynproxy: 16, attrZone: 6,
+}}
+
+func longestOfFlow(number int) int {
+	if number == attrHelper {
+		return helperMax
+	}
+	return labelsMax
 }
 
 func padded(n int) int { return (n + 3) &^ 3 }
