@@ -66,9 +66,20 @@ func (r *reader) read(p []byte, n *numbering, d *Decoder) bool {
 }
 
 // complete says whether the message tells which flow it is about. conntrackd
-// takes a message without addresses too, and falls over it later.
+// takes a message without addresses too, and falls over it later. Releases 1.4.3
+// to 1.4.6 leave out the ports of flows whose state they don't know: to a peer
+// all such flows of two hosts would be one.
 func (r *reader) complete() bool {
-	return (r.has(attrIPv4) || r.has(attrIPv6)) && r.has(attrProtocol)
+	if !r.has(attrIPv4) && !r.has(attrIPv6) || !r.has(attrProtocol) {
+		return false
+	}
+	switch protocol := r.u8(attrProtocol); {
+	case hasPorts(protocol):
+		return r.has(attrPort)
+	case isICMP(protocol):
+		return r.has(attrICMPType)
+	}
+	return true
 }
 
 // flow makes a flow of what was noted, and of the extension. It says whether

@@ -35,6 +35,7 @@ func NewEncoder(s Settings) *Encoder {
 
 // tail is what the tail of a flow or expectation holds, found in one pass.
 type tail struct {
+	highest     int  // attribute that the peer knows
 	expectation bool // what is read is about one
 
 	labels, helper, function, seqAdj, synproxy, sctpTags, dccp []byte
@@ -84,7 +85,7 @@ func (t *tail) carries(family uint8, typ flow.Attr, v []byte) bool {
 	case local(typ):
 		return true
 	case !t.expectation:
-		return carriesOfFlow(typ, v)
+		return t.carriesOfFlow(typ, v)
 	case typ == flow.AttrFunction:
 		return len(v) <= functionNameMax
 	case typ == flow.AttrExpectation:
@@ -93,14 +94,14 @@ func (t *tail) carries(family uint8, typ flow.Attr, v []byte) bool {
 	return false
 }
 
-func carriesOfFlow(typ flow.Attr, v []byte) bool {
+func (t *tail) carriesOfFlow(typ flow.Attr, v []byte) bool {
 	switch typ {
 	case flow.AttrLabels:
 		return len(v) == labelsSize
 	case flow.AttrSeqAdj:
 		return len(v) == seqAdjSize
 	case flow.AttrSynproxy:
-		return len(v) == synproxySize
+		return len(v) == synproxySize && (t.highest >= attrSynproxy || allZero(v))
 	case flow.AttrSCTPTags:
 		return len(v) == tagsSize
 	case flow.AttrDCCP:
@@ -144,7 +145,7 @@ func (enc *Encoder) AppendFlow(p []byte, e *flow.Event) ([]byte, error) {
 	if e.IsExpectation() {
 		return enc.appendExpectation(p, e)
 	}
-	var t tail
+	t := tail{highest: enc.highest}
 	if len(e.Tail) > 0 {
 		t.read(&e.Flow)
 	}

@@ -218,12 +218,113 @@ func TestLeftOutForOlderPeers(t *testing.T) {
 			t.Errorf("1.4.%d: highest attribute %d, want %d", v, got, highest)
 		}
 	}
-	// What the peer does not know, a Sluice node still gets.
-	p, _ := NewEncoder(Settings{Peer: 2}).AppendFlow(nil, &everything)
-	var d Decoder
-	var m Message
-	if d.Reset(p, nil); !d.Next(&m) || m.Event.Reply != everything.Reply {
-		t.Errorf("reply tuple %v, sent %v", m.Event.Reply, everything.Reply)
+}
+
+// TestPeerVersions compares what goes to each release with what goes to the
+// newest: less what it does not know, and nothing else. What it does not know, a
+// Sluice node still gets.
+func TestPeerVersions(t *testing.T) {
+	all := flows()
+	everything := all["everything"]
+	everything.Zone = 0
+	snat := newFlow(flow.UDP, 1, 2)
+	snat.Status |= flow.SrcNATDone | flow.DstNATDone
+	snat.Reply = tuple("192.0.2.1", "192.0.2.2", 3, 4)
+	stateless := newFlow(flow.TCP, 1, 2)
+	for _, tt := range []struct {
+		versions []Version
+		lacks    []int
+		reversed bool
+	}{
+		{[]Version{2, 3}, []int{attrSourceIPv6, attrDestIPv6, attrSynproxy, attrZone}, true},
+		{[]Version{4}, []int{attrSynproxy, attrZone}, true},
+		{[]Version{5, 6}, []int{attrZone}, true},
+		{[]Version{7, 8, 9, 0}, nil, false},
+	} {
+		for _, v := range tt.versions {
+			settings := Settings{Peer: v, Timeout: true, WindowScale: true}
+			settings.ReversedNAT = v.ReversesNAT()
+			enc := NewEncoder(settings)
+			for name, e := range map[string]flow.Event{
+				"everything": everything, "snat": snat, "stateless": stateless, "zone": all["zone"], "icmp": all["icmp"],
+				"expectation": all["expectation with NAT"], "expectation of a zone": all["expectation in a zone"],
+			} {
+				p, err := enc.AppendFlow(nil, &e)
+				if e.Zone != 0 && slices.Contains(tt.lacks, attrZone) {
+					if !errors.Is(err, ErrZone) {
+						t.Errorf("1.4.%d: %s: %v", v, name, err)
+					}
+					continue
+				}
+				newest, _ := NewEncoder(Settings{Timeout: true, WindowScale: true}).AppendFlow(nil, &e)
+				want := attributes(newest)
+				if !e.IsExpectation() {
+					for _, number := range tt.lacks {
+						delete(want, number)
+					}
+					for _, number := range []int{attrSourceIPv4, attrDestIPv4} {
+						if tt.reversed && want[number] != nil {
+							slices.Reverse(want[number])
+						}
+					}
+				}
+				if diff := cmp.Diff(want, attributes(p)); err != nil || diff != "" {
+					t.Errorf("1.4.%d: %s: %v (-want +got):\n%s", v, name, err, diff)
+				}
+				d := Decoder{ByteOrders: settings.ByteOrders}
+				var m Message
+				if d.Reset(p, nil); !d.Next(&m) || m.Event.Reply != e.Reply {
+					t.Errorf("1.4.%d: %s: reply tuple %v, sent %v", v, name, m.Event.Reply, e.Reply)
+				}
+				if diff := cmp.Diff(sorted(withoutUnsent(e.Tail)), sorted(withoutUnsent(m.Event.Tail))); diff != "" {
+					t.Errorf("1.4.%d: %s: a Sluice node gets (-sent +got):\n%s", v, name, diff)
+				}
+			}
+		}
+	}
+}
+
+// attributes are those of the first message, by number.
+func attributes(p []byte) map[int][]byte {
+	all := map[int][]byte{}
+	for p = p[headerSize : int(p[2])<<8|int(p[3])]; len(p) > 0; {
+		size := int(p[0])<<8 | int(p[1])
+		all[int(p[2])<<8|int(p[3])] = bytes.Clone(p[attrHeader:size])
+		p = p[padded(size):]
+	}
+	return all
+}
+
+// TestOlderPeersAreUnderstood reads what releases send otherwise than the newest:
+// 0.0.0.0 for translated IPv6 addresses (1.4.2, 1.4.3), addresses reversed (up to
+// 1.4.6), no ports where the state is not known (1.4.3 to 1.4.6), updates of
+// expectations (all).
+func TestOlderPeersAreUnderstood(t *testing.T) {
+	decode := func(v Version, p []byte) (Message, Counters) {
+		d := Decoder{ByteOrders: ByteOrders{ReversedNAT: v.ReversesNAT()}}
+		var m Message
+		d.Reset(p, nil)
+		d.Next(&m)
+		return m, d.Counters
+	}
+	v6 := newFlow(flow.TCP, 1, 2)
+	v6.Family, v6.Original = flow.IPv6, tuple("2001:db8::1", "2001:db8::2", 1, 2)
+	v6.Reply = v6.Original.Inverted(flow.TCP)
+	v6.Status |= flow.SrcNAT | flow.SrcNATDone
+	p, _ := NewEncoder(Settings{Peer: 2, Artefacts: IPv6NATAsIPv4}).AppendFlow(nil, &v6)
+	if m, _ := decode(2, p); m.Event.Reply != v6.Reply || attributes(p)[attrSourceIPv4] == nil {
+		t.Errorf("1.4.2: reply tuple %v", m.Event.Reply)
+	}
+	stateless := newFlow(flow.TCP, 1, 2)
+	p, _ = NewEncoder(Settings{}).AppendFlow(nil, &stateless)
+	at := bytes.Index(p, []byte{0, 8, 0, attrPort})
+	if m, c := decode(6, endMessage(slices.Delete(bytes.Clone(p), at, at+8), 0)); c.Incomplete != 1 || m.Event.Kind != 0 && m.Event.Family != 0 {
+		t.Errorf("1.4.6, no ports: %+v, %+v", c, m.Event)
+	}
+	expected := expectations()["expectation"]
+	p, _ = NewEncoder(Settings{Artefacts: ExpectationUpdates}).AppendFlow(nil, &expected)
+	if m, _ := decode(7, p); p[0] != 0x14 || m.Event.Kind != flow.Expect || m.Event.ExpectationKey() != expected.ExpectationKey() {
+		t.Errorf("1.4.7, EXP_UPD: %+v", m.Event)
 	}
 }
 
