@@ -76,6 +76,10 @@ func expectations() map[string]flow.Event {
 			Append(flow.AttrFunction, []byte("a-function-of-28-characters!"))
 	})
 	add("expectation of a flow without ports", v4(flow.Expectation{}), master(flow.ICMP, 7, 8<<8))
+	add("expectation of GRE keys, PPTP's", v4(flow.Expectation{}), func(e *flow.Event) {
+		e.Protocol = flow.GRE
+		e.Original.SourcePort, e.Original.DestinationPort = 7, 8
+	})
 	add("expectation of GRE keys", v4(flow.Expectation{}), func(e *flow.Event) {
 		e.Protocol = flow.GRE
 		master(flow.UDPLite, 7, 8)(e)
@@ -147,6 +151,7 @@ func TestIncompleteExpectations(t *testing.T) {
 		"a mask of another":                  {without: 8, with: &attr{9, ipv6}},
 		"a master of both, the later counts": {without: -1, with: &attr{1, ipv6}},
 		"a direction that there is not":      {without: 18, with: &attr{18, []byte{0, 0, 0, 2}}},
+		"an IPv4 translation, of IPv4":       {without: 18, with: &attr{15, ipv4}, good: true},
 		"a direction of more than a byte":    {without: 18, with: &attr{18, []byte{0, 0, 1, 0}}},
 	} {
 		p := []byte{0x13, 0, 0, 0, 0, 0, 0, 0}
@@ -171,5 +176,20 @@ func TestIncompleteExpectations(t *testing.T) {
 				t.Errorf("%s, strict %v: taken %v, %+v", name, strict, got, d.Counters)
 			}
 		}
+	}
+}
+
+// TestIPv4TranslationOfIPv6 ignores an address of another family.
+func TestIPv4TranslationOfIPv6(t *testing.T) {
+	e := expectations()["expectation with NAT IPv6, address unknown"]
+	p, _ := NewEncoder(Settings{}).AppendFlow(nil, &e)
+	p = append(p, 0, 12, 0, expNATIPv4, 10, 0, 0, 1, 10, 0, 0, 2)
+	var d Decoder
+	var m Message
+	if d.Reset(endMessage(p, 0), nil); !d.Next(&m) {
+		t.Fatalf("%+v", d.Counters)
+	}
+	if x, _ := m.Event.Tail.Expectation(); x.NAT.Source != [16]byte{} || x.NAT.SourcePort != 40007 {
+		t.Errorf("%+v", x)
 	}
 }

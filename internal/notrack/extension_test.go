@@ -110,7 +110,7 @@ func flows() map[string]flow.Event {
 // needsNone are the flows that every conntrackd can be told of in full.
 var needsNone = []string{
 	"tcp", "icmp", "zone", "sctp",
-	"expectation", "expectation that ended", "expectation IPv6", "expectation with NAT", "expectation with NAT IPv6, address unknown",
+	"expectation", "expectation that ended", "expectation of GRE keys, PPTP's", "expectation IPv6", "expectation with NAT", "expectation with NAT IPv6, address unknown",
 }
 
 func TestFlowsArriveWhole(t *testing.T) {
@@ -320,6 +320,12 @@ func TestOlderPeersAreUnderstood(t *testing.T) {
 	at := bytes.Index(p, []byte{0, 8, 0, attrPort})
 	if m, c := decode(6, endMessage(slices.Delete(bytes.Clone(p), at, at+8), 0)); c.Incomplete != 1 || m.Event.Kind != 0 && m.Event.Family != 0 {
 		t.Errorf("1.4.6, no ports: %+v, %+v", c, m.Event)
+	}
+	ping := newFlow(flow.ICMP, 7, 8<<8)
+	p, _ = NewEncoder(Settings{}).AppendFlow(nil, &ping)
+	at = bytes.Index(p, []byte{0, 5, 0, attrICMPType})
+	if _, c := decode(6, endMessage(slices.Delete(bytes.Clone(p), at, at+8), 0)); c.Incomplete != 1 {
+		t.Errorf("ICMP without a type: %+v", c)
 	}
 	expected := expectations()["expectation"]
 	p, _ = NewEncoder(Settings{Artefacts: ExpectationUpdates}).AppendFlow(nil, &expected)
