@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"io"
+	"net/netip"
 
 	"github.com/sluice-project/sluice/core/flow"
 )
@@ -119,6 +120,11 @@ type (
 	// path.
 	Meter interface{ Statistics() []Statistic }
 
+	// A Listener is a source with a link (see Traits) that tells which peers it
+	// hears, so that the runner knows when those that were asked for their
+	// flows have answered. It is called as a Meter is.
+	Listener interface{ Peers() []Peer }
+
 	// A Commander carries out an administrator's commands that the stage's
 	// traits name, each on a goroutine of its own; what it writes to out is
 	// streamed to the administrator. It must not hold up the data path.
@@ -150,6 +156,17 @@ type Statistic struct {
 	Type  StatisticType
 	Value uint64
 	Peer  string // the node that it is about, if it is about one
+}
+
+// A Peer is a node that a Listener hears. Its counts only rise while the
+// process lives.
+type Peer struct {
+	Address  netip.Addr // flow.Header.Owner of its batches
+	Name     string     // what it calls itself, "" if it does not say
+	Up       bool       // it was heard of late
+	Marks    bool       // it is known to mark the begin and the end of replays
+	Flows    uint64     // records about flows that it sent, live or replayed
+	Replayed uint64     // records that belong to its replays, marks included
 }
 
 // StatisticType says how a number behaves.

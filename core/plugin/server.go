@@ -215,6 +215,13 @@ func (s *server) Statistics(context.Context, *stagepb.Empty) (*stagepb.Statistic
 			})
 		}
 	}
+	if l, ok := st.plugin.(Listener); ok {
+		for _, p := range l.Peers() {
+			r.Peers = append(r.Peers, &stagepb.Peer{
+				Address: p.Address.String(), Name: p.Name, Up: p.Up, Marks: p.Marks, Flows: p.Flows, Replayed: p.Replayed,
+			})
+		}
+	}
 	return r, nil
 }
 

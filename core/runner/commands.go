@@ -60,9 +60,17 @@ type steps struct {
 
 // step times f and reports how it ended.
 func (d steps) step(name, where string, f func() ([]control.Count, error)) error {
+	return d.noted(name, where, func() ([]control.Count, string, error) {
+		counts, err := f()
+		return counts, "", err
+	})
+}
+
+// noted is step with a note for people.
+func (d steps) noted(name, where string, f func() ([]control.Count, string, error)) error {
 	begin := time.Now()
-	counts, err := f()
-	s := control.Step{Name: name, Stage: where, Counts: counts, Elapsed: time.Since(begin)}
+	counts, note, err := f()
+	s := control.Step{Name: name, Stage: where, Counts: counts, Note: note, Elapsed: time.Since(begin)}
 	if err != nil {
 		s.Error = err.Error()
 		err = fmt.Errorf("%s: %s: %w", where, name, err)
@@ -164,8 +172,13 @@ func (r *Runner) settle(do steps, cache *stage) error {
 }
 
 func requestResync(do steps, source *stage) error {
-	return do.step("request-resync", source.address, func() ([]control.Count, error) {
-		return source.replays.request(0, 0, "request-resync", false).wait(do.ctx)
+	return do.noted("request-resync", source.address, func() ([]control.Count, string, error) {
+		replay := source.replays.request(0, 0, "request-resync", false)
+		counts, err := replay.wait(do.ctx)
+		if err != nil {
+			return counts, "", err
+		}
+		return counts, replay.note, nil
 	})
 }
 

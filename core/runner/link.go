@@ -7,22 +7,15 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
-)
-
-// How long to wait for peers that were asked to send everything. There is no
-// list of peers, and some (conntrackd) send no mark at the end, so the answer is
-// over when nothing was heard for a while.
-const (
-	firstAnswer = 3 * time.Second
-	quietAnswer = time.Second
-	allAnswers  = time.Minute
 )
 
 // askPeers replays a source by having the peers asked: through the sinks on the
 // same link, since one transmitter numbers all that a node sends there.
 func (p *replayer) askPeers(ctx context.Context, r *replay) error {
+	peers := newAnswers(time.Now(), p.stage.peers())
 	asked := false
 	for _, sink := range p.stage.runner.sinksOn(p.stage.conf.Traits.GetLink()) {
 		if err := sink.ask(ctx); err != nil {
@@ -33,7 +26,7 @@ func (p *replayer) askPeers(ctx context.Context, r *replay) error {
 	if !asked {
 		return fmt.Errorf("nobody to ask through: no sink sends on %s", p.stage.conf.Traits.GetLink())
 	}
-	p.awaitPeers(ctx, r)
+	p.awaitPeers(ctx, r, peers)
 	return nil
 }
 
@@ -44,41 +37,61 @@ func (s *stage) ask(ctx context.Context) error {
 	return s.command(ctx, plugin.Command{Name: "request-resync"}, io.Discard)
 }
 
+// lookInterval is how often the source is asked whom it heard while peers answer.
+const lookInterval = 50 * time.Millisecond
+
 // awaitPeers waits while answers come.
-func (p *replayer) awaitPeers(ctx context.Context, r *replay) {
-	begin := time.Now()
-	heard, received := begin, p.stage.eventsOut()
-	before, answers := received, 0
-	for time.Since(begin) < allAnswers && ctx.Err() == nil {
-		r.mu.Lock()
-		answered := r.answers
-		r.mu.Unlock()
-		if now := p.stage.eventsOut(); now != received && answered == 0 || answered != answers {
-			heard, received, answers = time.Now(), now, answered
-		}
-		patience := firstAnswer
-		if answers > 0 {
-			patience = quietAnswer
-		}
-		if time.Since(heard) > patience || p.overtaken() {
+func (p *replayer) awaitPeers(ctx context.Context, r *replay, a *answers) {
+	for ctx.Err() == nil && time.Since(a.asked) < allAnswers && !p.overtaken() {
+		if now := time.Now(); a.over(now) && p.arrived(ctx, a) {
 			break
 		}
 		select {
 		case <-p.wake: // somebody asks again
 		case <-r.broken: // an answer, or a stage that was started again
-		case <-time.After(quietAnswer / 4):
+		case <-time.After(lookInterval):
 		case <-ctx.Done():
 		}
+		a.look(time.Now(), p.stage.peers(), r.ended())
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.answers > 0 {
 		r.count("peers", uint64(r.answers))
-		return
 	}
-	// Nobody marked an end, as conntrackd never does: all that is known is what
-	// came meanwhile, live changes included.
-	r.count("received", p.stage.eventsOut()-min(before, p.stage.eventsOut()))
+	if n := a.unmarked(); n > 0 {
+		r.count("received", n)
+	}
+	r.note = a.note(time.Now())
+}
+
+// arrived waits until what the source has received of peers that mark nothing
+// is in the cache. It says false if there was more to receive: the source had
+// not come to it.
+func (p *replayer) arrived(ctx context.Context, a *answers) bool {
+	flows := a.unmarked()
+	if flows == 0 {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	_, _ = p.request(0, flow.SyncKeep, "settle", false).wait(ctx) // an error: it is down, and gets all again
+	now := time.Now()
+	a.look(now, p.stage.peers(), nil)
+	return a.unmarked() == flows || a.over(now)
+}
+
+// peers asks the stage's process whom it hears; nobody, if it does not answer.
+func (s *stage) peers() []*stagepb.Peer {
+	p := s.process()
+	if p == nil {
+		return nil
+	}
+	reply, err := s.measure(p, freshTimeout)
+	if err != nil {
+		return nil
+	}
+	return reply.Peers
 }
 
 // overtaken says whether an administrator asks again. Peers are asked at once

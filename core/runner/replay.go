@@ -71,8 +71,10 @@ type replay struct {
 	elapsed   time.Duration
 	counts    []control.Count
 	err       error
-	answers   int  // of peers, of a replay by link
-	over      bool // it has ended: late reports change nothing
+	answers   int      // of peers, of a replay by link
+	owners    []string // whose answers they are
+	note      string   // what the counts don't tell
+	over      bool     // it has ended: late reports change nothing
 }
 
 func newReplayer(s *stage) *replayer {
@@ -246,6 +248,9 @@ func (p *replayer) finish(r *replay, err error) {
 	for _, c := range r.counts {
 		log = log.With(c.Name, c.Value)
 	}
+	if r.note != "" {
+		log = log.With("note", r.note)
+	}
 	if err != nil {
 		log.Error("replay failed", "error", err)
 		return
@@ -282,7 +287,7 @@ func (p *replayer) try(ctx context.Context, r *replay) error {
 	r.mu.Lock()
 	r.id = p.stage.runner.replayID.Add(1)
 	r.receivers = p.stage.receivers(r.edge)
-	r.counts, r.answers = nil, 0
+	r.counts, r.answers, r.owners, r.note = nil, 0, nil, ""
 	if r.started.IsZero() {
 		r.started = time.Now()
 	}
@@ -352,10 +357,20 @@ func (r *replay) report(from *stage, report *stagepb.Report) {
 		return
 	}
 	r.answers++
+	if report.Owner != "" && !slices.Contains(r.owners, report.Owner) {
+		r.owners = append(r.owners, report.Owner)
+	}
 	for _, c := range report.Counts {
 		r.count(printable(c.Name), c.Value)
 	}
 	r.tell("")
+}
+
+// ended lists the peers whose answers have ended.
+func (r *replay) ended() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.owners)
 }
 
 // count adds to a count. The caller holds the lock.

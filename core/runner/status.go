@@ -88,16 +88,6 @@ func (s *stage) status() control.StageStatus {
 	return c
 }
 
-// eventsOut returns how many events the stage's process has sent.
-func (s *stage) eventsOut() uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.statistics == nil {
-		return 0
-	}
-	return s.statistics.EventsOut
-}
-
 // status lists the replays that ended last, and the one that runs.
 func (p *replayer) status() (list []control.ReplayStatus) {
 	p.mu.Lock()

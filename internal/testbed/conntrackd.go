@@ -12,11 +12,13 @@ import (
 )
 
 // Daemon is a conntrackd that runs in a namespace, with its own configuration,
-// control socket and lock file in a temporary directory.
+// control socket and lock file in a temporary directory, or with a
+// configuration file of the caller's.
 type Daemon struct {
 	*Process
 	namespace *Namespace
-	dir       string
+	config    string // the file's path
+	dir       string // "" with a file of the caller's
 }
 
 // NewDaemon starts conntrackd in a namespace and returns when it takes
@@ -30,8 +32,25 @@ func NewDaemon(n *Namespace, config ConntrackdConfig) (*Daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("testbed: conntrackd: %w", err)
 	}
-	d := &Daemon{namespace: n, dir: dir}
-	if err := d.start(config); err != nil {
+	d := &Daemon{namespace: n, dir: dir, config: filepath.Join(dir, "conntrackd.conf")}
+	err = os.WriteFile(d.config, []byte(config.text(dir)), 0o600)
+	if err == nil {
+		err = d.start()
+	}
+	if err == nil && config.Normal {
+		err = normalScheduler(d.Pid())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("testbed: conntrackd: %w", err), d.Close())
+	}
+	return d, nil
+}
+
+// NewDaemonOf is NewDaemon with a configuration file of the caller's, who
+// removes what it names. The file must say "LogFile off".
+func NewDaemonOf(n *Namespace, file string) (*Daemon, error) {
+	d := &Daemon{namespace: n, config: file}
+	if err := d.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("testbed: conntrackd: %w", err), d.Close())
 	}
 	return d, nil
@@ -42,6 +61,19 @@ func MustDaemon(t TB, n *Namespace, config ConntrackdConfig) *Daemon {
 	t.Helper()
 	Require(t, Conntrackd)
 	d, err := NewDaemon(n, config)
+	return ownedDaemon(t, d, err)
+}
+
+// MustDaemonOf is NewDaemonOf for tests. It requires Conntrackd.
+func MustDaemonOf(t TB, n *Namespace, file string) *Daemon {
+	t.Helper()
+	Require(t, Conntrackd)
+	d, err := NewDaemonOf(n, file)
+	return ownedDaemon(t, d, err)
+}
+
+func ownedDaemon(t TB, d *Daemon, err error) *Daemon {
+	t.Helper()
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -49,34 +81,23 @@ func MustDaemon(t TB, n *Namespace, config ConntrackdConfig) *Daemon {
 	return owned(t, d, nil)
 }
 
-func (d *Daemon) start(config ConntrackdConfig) error {
-	if err := os.WriteFile(d.configPath(), []byte(config.text(d.dir)), 0o600); err != nil {
-		return err
-	}
+func (d *Daemon) start() error {
 	var err error
-	d.Process, err = d.namespace.Start(program("conntrackd", "-C", d.configPath()))
+	d.Process, err = d.namespace.Start(program("conntrackd", "-C", d.config))
 	if err != nil {
 		return err
 	}
 	if err := d.AwaitOutput(shortWait, "starting in console mode"); err != nil {
 		return err
 	}
-	if err := Await(shortWait, func() error { _, err := d.Ctl("-s", "runtime"); return err }); err != nil {
-		return err
-	}
-	if config.Normal {
-		return normalScheduler(d.Pid())
-	}
-	return nil
+	return Await(shortWait, func() error { _, err := d.Ctl("-s", "runtime"); return err })
 }
-
-func (d *Daemon) configPath() string { return filepath.Join(d.dir, "conntrackd.conf") }
 
 // Ctl gives the daemon a command, such as "-c" or "-s", "network", and returns
 // what it answers. Commands that the daemon carries out in the background, like
 // "-c" and "-B", may still be under way then.
 func (d *Daemon) Ctl(args ...string) (string, error) {
-	out, err := d.namespace.Run("conntrackd", append([]string{"-C", d.configPath()}, args...)...)
+	out, err := d.namespace.Run("conntrackd", append([]string{"-C", d.config}, args...)...)
 	if err != nil {
 		return out, fmt.Errorf("testbed: %w", err)
 	}
@@ -129,6 +150,9 @@ func (d *Daemon) Close() error {
 	var err error
 	if d.Process != nil {
 		err = d.Process.Close()
+	}
+	if d.dir == "" {
+		return err
 	}
 	return errors.Join(err, os.RemoveAll(d.dir))
 }

@@ -23,6 +23,7 @@ func (s *Source) heard(p *peer) {
 
 // greeted notes the name of a peer. It is printed, so only what prints stays.
 func (s *Source) greeted(p *peer, h *notrack.Hello) {
+	p.marks = true
 	name := strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return -1

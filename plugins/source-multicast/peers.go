@@ -23,6 +23,9 @@ type peer struct {
 	heard   time.Time
 	ports   []sender        // the latest first
 	before  notrack.Tracker // the counts of ports that were forgotten
+
+	marks           bool   // it speaks the extension, so it marks its replays
+	flows, replayed uint64 // see plugin.Peer
 }
 
 type sender struct {

@@ -253,8 +253,14 @@ func (s *Source) take(p *peer) error {
 	switch m.Kind {
 	case notrack.Flow:
 		s.count.flows++
+		p.flows++
+		if m.Replay != 0 {
+			p.replayed++
+		}
 		return s.append(p, m)
 	case notrack.Mark:
+		p.marks = true
+		p.replayed++
 		// A peer may say that its sweep is quiet, but not what is this node's.
 		m.Event.Sync.Flags &= flow.SyncQuiet
 		return s.append(p, m)

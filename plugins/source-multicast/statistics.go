@@ -53,6 +53,18 @@ func (s *Source) Statistics() (all []plugin.Statistic) {
 	return all
 }
 
+// Peers implements plugin.Listener.
+func (s *Source) Peers() (all []plugin.Peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.peers {
+		all = append(all, plugin.Peer{
+			Address: p.address, Name: p.name, Up: p.up, Marks: p.marks, Flows: p.flows, Replayed: p.replayed,
+		})
+	}
+	return all
+}
+
 func (p *peer) statistics() []plugin.Statistic {
 	var up uint64
 	if p.up {

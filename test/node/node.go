@@ -100,6 +100,13 @@ func Start(binary string, fw *testbed.Firewall, name, pipelines string) (*Node, 
 	return n, nil
 }
 
+// StartFile runs sluice on a firewall with a configuration file of the
+// caller's, which names this socket, and waits until all stages run.
+func StartFile(binary string, fw *testbed.Firewall, config, socket string) (*Node, error) {
+	n := &Node{FW: fw, binary: binary, Socket: socket, Config: config}
+	return n, n.Run()
+}
+
 // Run starts the runner, again after it ended, and waits until all stages run.
 func (n *Node) Run() (err error) {
 	cmd := exec.Command(n.binary, "run", "-f", n.Config)
@@ -117,6 +124,18 @@ func (n *Node) Run() (err error) {
 func Must(t testbed.TB, binary string, fw *testbed.Firewall, name, pipelines string) *Node {
 	t.Helper()
 	n, err := Start(binary, fw, name, pipelines)
+	return owned(t, n, name, err)
+}
+
+// MustFile is StartFile for tests.
+func MustFile(t testbed.TB, binary string, fw *testbed.Firewall, config, socket string) *Node {
+	t.Helper()
+	n, err := StartFile(binary, fw, config, socket)
+	return owned(t, n, fw.Name(), err)
+}
+
+func owned(t testbed.TB, n *Node, name string, err error) *Node {
+	t.Helper()
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -133,7 +152,9 @@ func Must(t testbed.TB, binary string, fw *testbed.Firewall, name, pipelines str
 // Close kills the runner, if it still runs, and removes its files.
 func (n *Node) Close() error {
 	err := n.Process.Close()
-	os.RemoveAll(n.dir)
+	if n.dir != "" {
+		os.RemoveAll(n.dir)
+	}
 	return err
 }
 

@@ -948,6 +948,7 @@ type StatisticsReply struct {
 	Sending       bool         `protobuf:"varint,9,opt,name=sending,proto3" json:"sending,omitempty"`                            // blocked on, or in, a send right now
 	Working       bool         `protobuf:"varint,10,opt,name=working,proto3" json:"working,omitempty"`                           // in the plugin's code right now
 	Own           []*Statistic `protobuf:"bytes,11,rep,name=own,proto3" json:"own,omitempty"`
+	Peers         []*Peer      `protobuf:"bytes,12,rep,name=peers,proto3" json:"peers,omitempty"` // that a source with a link knows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1059,6 +1060,97 @@ func (x *StatisticsReply) GetOwn() []*Statistic {
 	return nil
 }
 
+func (x *StatisticsReply) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+type Peer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"` // as owner in its batches
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Up            bool                   `protobuf:"varint,3,opt,name=up,proto3" json:"up,omitempty"`             // it was heard of late
+	Marks         bool                   `protobuf:"varint,4,opt,name=marks,proto3" json:"marks,omitempty"`       // it marks the begin and the end of replays
+	Flows         uint64                 `protobuf:"varint,5,opt,name=flows,proto3" json:"flows,omitempty"`       // records about flows that it sent
+	Replayed      uint64                 `protobuf:"varint,6,opt,name=replayed,proto3" json:"replayed,omitempty"` // those of them, and marks, that belong to replays
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_stage_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_stage_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_stage_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Peer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Peer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Peer) GetUp() bool {
+	if x != nil {
+		return x.Up
+	}
+	return false
+}
+
+func (x *Peer) GetMarks() bool {
+	if x != nil {
+		return x.Marks
+	}
+	return false
+}
+
+func (x *Peer) GetFlows() uint64 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+func (x *Peer) GetReplayed() uint64 {
+	if x != nil {
+		return x.Replayed
+	}
+	return 0
+}
+
 type Statistic struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1072,7 +1164,7 @@ type Statistic struct {
 
 func (x *Statistic) Reset() {
 	*x = Statistic{}
-	mi := &file_stage_proto_msgTypes[15]
+	mi := &file_stage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1176,7 @@ func (x *Statistic) String() string {
 func (*Statistic) ProtoMessage() {}
 
 func (x *Statistic) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[15]
+	mi := &file_stage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1189,7 @@ func (x *Statistic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Statistic.ProtoReflect.Descriptor instead.
 func (*Statistic) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{15}
+	return file_stage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Statistic) GetName() string {
@@ -1146,7 +1238,7 @@ type CommandRequest struct {
 
 func (x *CommandRequest) Reset() {
 	*x = CommandRequest{}
-	mi := &file_stage_proto_msgTypes[16]
+	mi := &file_stage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1250,7 @@ func (x *CommandRequest) String() string {
 func (*CommandRequest) ProtoMessage() {}
 
 func (x *CommandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[16]
+	mi := &file_stage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1263,7 @@ func (x *CommandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRequest.ProtoReflect.Descriptor instead.
 func (*CommandRequest) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{16}
+	return file_stage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CommandRequest) GetName() string {
@@ -1204,7 +1296,7 @@ type CommandOutput struct {
 
 func (x *CommandOutput) Reset() {
 	*x = CommandOutput{}
-	mi := &file_stage_proto_msgTypes[17]
+	mi := &file_stage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1308,7 @@ func (x *CommandOutput) String() string {
 func (*CommandOutput) ProtoMessage() {}
 
 func (x *CommandOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[17]
+	mi := &file_stage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1321,7 @@ func (x *CommandOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandOutput.ProtoReflect.Descriptor instead.
 func (*CommandOutput) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{17}
+	return file_stage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CommandOutput) GetData() []byte {
@@ -1252,7 +1344,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_stage_proto_msgTypes[18]
+	mi := &file_stage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1356,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[18]
+	mi := &file_stage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1369,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{18}
+	return file_stage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Signal) GetName() string {
@@ -1327,7 +1419,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stage_proto_msgTypes[19]
+	mi := &file_stage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1431,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[19]
+	mi := &file_stage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1444,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{19}
+	return file_stage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Report) GetReplay() uint64 {
@@ -1393,7 +1485,7 @@ type Count struct {
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_stage_proto_msgTypes[20]
+	mi := &file_stage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1497,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[20]
+	mi := &file_stage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1510,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{20}
+	return file_stage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Count) GetName() string {
@@ -1510,7 +1602,7 @@ const file_stage_proto_rawDesc = "" +
 	"\rReplayRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05flags\x18\x02 \x01(\rR\x05flags\x12\x12\n" +
-	"\x04edge\x18\x03 \x01(\rR\x04edge\"\xe8\x02\n" +
+	"\x04edge\x18\x03 \x01(\rR\x04edge\"\x95\x03\n" +
 	"\x0fStatisticsReply\x12\x1d\n" +
 	"\n" +
 	"batches_in\x18\x01 \x01(\x04R\tbatchesIn\x12\x1f\n" +
@@ -1526,7 +1618,15 @@ const file_stage_proto_rawDesc = "" +
 	"\asending\x18\t \x01(\bR\asending\x12\x18\n" +
 	"\aworking\x18\n" +
 	" \x01(\bR\aworking\x12,\n" +
-	"\x03own\x18\v \x03(\v2\x1a.sluice.stage.v1.StatisticR\x03own\"q\n" +
+	"\x03own\x18\v \x03(\v2\x1a.sluice.stage.v1.StatisticR\x03own\x12+\n" +
+	"\x05peers\x18\f \x03(\v2\x15.sluice.stage.v1.PeerR\x05peers\"\x8c\x01\n" +
+	"\x04Peer\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
+	"\x02up\x18\x03 \x01(\bR\x02up\x12\x14\n" +
+	"\x05marks\x18\x04 \x01(\bR\x05marks\x12\x14\n" +
+	"\x05flows\x18\x05 \x01(\x04R\x05flows\x12\x1a\n" +
+	"\breplayed\x18\x06 \x01(\x04R\breplayed\"q\n" +
 	"\tStatistic\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04help\x18\x02 \x01(\tR\x04help\x12\x12\n" +
@@ -1576,7 +1676,7 @@ func file_stage_proto_rawDescGZIP() []byte {
 	return file_stage_proto_rawDescData
 }
 
-var file_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_stage_proto_goTypes = []any{
 	(*Empty)(nil),           // 0: sluice.stage.v1.Empty
 	(*DescribeRequest)(nil), // 1: sluice.stage.v1.DescribeRequest
@@ -1593,12 +1693,13 @@ var file_stage_proto_goTypes = []any{
 	(*Started)(nil),         // 12: sluice.stage.v1.Started
 	(*ReplayRequest)(nil),   // 13: sluice.stage.v1.ReplayRequest
 	(*StatisticsReply)(nil), // 14: sluice.stage.v1.StatisticsReply
-	(*Statistic)(nil),       // 15: sluice.stage.v1.Statistic
-	(*CommandRequest)(nil),  // 16: sluice.stage.v1.CommandRequest
-	(*CommandOutput)(nil),   // 17: sluice.stage.v1.CommandOutput
-	(*Signal)(nil),          // 18: sluice.stage.v1.Signal
-	(*Report)(nil),          // 19: sluice.stage.v1.Report
-	(*Count)(nil),           // 20: sluice.stage.v1.Count
+	(*Peer)(nil),            // 15: sluice.stage.v1.Peer
+	(*Statistic)(nil),       // 16: sluice.stage.v1.Statistic
+	(*CommandRequest)(nil),  // 17: sluice.stage.v1.CommandRequest
+	(*CommandOutput)(nil),   // 18: sluice.stage.v1.CommandOutput
+	(*Signal)(nil),          // 19: sluice.stage.v1.Signal
+	(*Report)(nil),          // 20: sluice.stage.v1.Report
+	(*Count)(nil),           // 21: sluice.stage.v1.Count
 }
 var file_stage_proto_depIdxs = []int32{
 	3,  // 0: sluice.stage.v1.Description.schema:type_name -> sluice.stage.v1.Schema
@@ -1608,30 +1709,31 @@ var file_stage_proto_depIdxs = []int32{
 	8,  // 4: sluice.stage.v1.Configured.diagnostics:type_name -> sluice.stage.v1.Diagnostic
 	10, // 5: sluice.stage.v1.Configured.traits:type_name -> sluice.stage.v1.Traits
 	9,  // 6: sluice.stage.v1.Diagnostic.path:type_name -> sluice.stage.v1.Step
-	15, // 7: sluice.stage.v1.StatisticsReply.own:type_name -> sluice.stage.v1.Statistic
-	19, // 8: sluice.stage.v1.Signal.done:type_name -> sluice.stage.v1.Report
-	20, // 9: sluice.stage.v1.Report.counts:type_name -> sluice.stage.v1.Count
-	1,  // 10: sluice.stage.v1.Stage.Describe:input_type -> sluice.stage.v1.DescribeRequest
-	6,  // 11: sluice.stage.v1.Stage.Configure:input_type -> sluice.stage.v1.Configuration
-	11, // 12: sluice.stage.v1.Stage.Start:input_type -> sluice.stage.v1.StartRequest
-	13, // 13: sluice.stage.v1.Stage.Replay:input_type -> sluice.stage.v1.ReplayRequest
-	0,  // 14: sluice.stage.v1.Stage.Drain:input_type -> sluice.stage.v1.Empty
-	0,  // 15: sluice.stage.v1.Stage.Statistics:input_type -> sluice.stage.v1.Empty
-	16, // 16: sluice.stage.v1.Stage.Command:input_type -> sluice.stage.v1.CommandRequest
-	0,  // 17: sluice.stage.v1.Stage.Signals:input_type -> sluice.stage.v1.Empty
-	2,  // 18: sluice.stage.v1.Stage.Describe:output_type -> sluice.stage.v1.Description
-	7,  // 19: sluice.stage.v1.Stage.Configure:output_type -> sluice.stage.v1.Configured
-	12, // 20: sluice.stage.v1.Stage.Start:output_type -> sluice.stage.v1.Started
-	0,  // 21: sluice.stage.v1.Stage.Replay:output_type -> sluice.stage.v1.Empty
-	0,  // 22: sluice.stage.v1.Stage.Drain:output_type -> sluice.stage.v1.Empty
-	14, // 23: sluice.stage.v1.Stage.Statistics:output_type -> sluice.stage.v1.StatisticsReply
-	17, // 24: sluice.stage.v1.Stage.Command:output_type -> sluice.stage.v1.CommandOutput
-	18, // 25: sluice.stage.v1.Stage.Signals:output_type -> sluice.stage.v1.Signal
-	18, // [18:26] is the sub-list for method output_type
-	10, // [10:18] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 7: sluice.stage.v1.StatisticsReply.own:type_name -> sluice.stage.v1.Statistic
+	15, // 8: sluice.stage.v1.StatisticsReply.peers:type_name -> sluice.stage.v1.Peer
+	20, // 9: sluice.stage.v1.Signal.done:type_name -> sluice.stage.v1.Report
+	21, // 10: sluice.stage.v1.Report.counts:type_name -> sluice.stage.v1.Count
+	1,  // 11: sluice.stage.v1.Stage.Describe:input_type -> sluice.stage.v1.DescribeRequest
+	6,  // 12: sluice.stage.v1.Stage.Configure:input_type -> sluice.stage.v1.Configuration
+	11, // 13: sluice.stage.v1.Stage.Start:input_type -> sluice.stage.v1.StartRequest
+	13, // 14: sluice.stage.v1.Stage.Replay:input_type -> sluice.stage.v1.ReplayRequest
+	0,  // 15: sluice.stage.v1.Stage.Drain:input_type -> sluice.stage.v1.Empty
+	0,  // 16: sluice.stage.v1.Stage.Statistics:input_type -> sluice.stage.v1.Empty
+	17, // 17: sluice.stage.v1.Stage.Command:input_type -> sluice.stage.v1.CommandRequest
+	0,  // 18: sluice.stage.v1.Stage.Signals:input_type -> sluice.stage.v1.Empty
+	2,  // 19: sluice.stage.v1.Stage.Describe:output_type -> sluice.stage.v1.Description
+	7,  // 20: sluice.stage.v1.Stage.Configure:output_type -> sluice.stage.v1.Configured
+	12, // 21: sluice.stage.v1.Stage.Start:output_type -> sluice.stage.v1.Started
+	0,  // 22: sluice.stage.v1.Stage.Replay:output_type -> sluice.stage.v1.Empty
+	0,  // 23: sluice.stage.v1.Stage.Drain:output_type -> sluice.stage.v1.Empty
+	14, // 24: sluice.stage.v1.Stage.Statistics:output_type -> sluice.stage.v1.StatisticsReply
+	18, // 25: sluice.stage.v1.Stage.Command:output_type -> sluice.stage.v1.CommandOutput
+	19, // 26: sluice.stage.v1.Stage.Signals:output_type -> sluice.stage.v1.Signal
+	19, // [19:27] is the sub-list for method output_type
+	11, // [11:19] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_stage_proto_init() }
@@ -1649,7 +1751,7 @@ func file_stage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stage_proto_rawDesc), len(file_stage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
