@@ -9,6 +9,12 @@ const (
 	typeNew    = subsystem     // 0, IPCTNL_MSG_CT_NEW
 	typeGet    = subsystem | 1 // IPCTNL_MSG_CT_GET
 	typeDelete = subsystem | 2 // IPCTNL_MSG_CT_DELETE
+
+	expectSubsystem = 2 << 8 // NFNL_SUBSYS_CTNETLINK_EXP
+
+	typeExpectNew    = expectSubsystem     // 0, IPCTNL_MSG_EXP_NEW
+	typeExpectGet    = expectSubsystem | 1 // IPCTNL_MSG_EXP_GET
+	typeExpectDelete = expectSubsystem | 2 // IPCTNL_MSG_EXP_DELETE
 )
 
 // Top-level attributes, enum ctattr_type.
@@ -79,6 +85,24 @@ const (
 	ctaSCTPVTagReply = 3
 )
 
+// Attributes of expectations, enums ctattr_expect and ctattr_expect_nat.
+const (
+	ctaExpectMaster   = 1
+	ctaExpectTuple    = 2
+	ctaExpectMask     = 3
+	ctaExpectTimeout  = 4
+	ctaExpectID       = 5
+	ctaExpectHelpName = 6
+	ctaExpectZone     = 7
+	ctaExpectFlags    = 8
+	ctaExpectClass    = 9
+	ctaExpectNAT      = 10
+	ctaExpectFunction = 11
+
+	ctaExpectNATDirection = 1
+	ctaExpectNATTuple     = 2
+)
+
 // The remaining nested attributes.
 const (
 	ctaHelpName = 1 // enum ctattr_help
@@ -118,4 +142,8 @@ const (
 	maxWindowScale = 14
 	labelsSize     = 16 // NF_CT_LABELS_MAX_SIZE
 	maxHelperName  = 15 // NF_CT_HELPER_NAME_LEN without the NUL
+
+	// maxFunctionName is more than any function's name has ("nat-follow-master"
+	// is the longest). The kernel has no bound.
+	maxFunctionName = 31
 )

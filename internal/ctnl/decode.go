@@ -49,6 +49,8 @@ func Port(msg []byte) uint32 {
 //     nothing and is left out.
 //  4. Attributes that are not known, at any level, are skipped: a newer kernel
 //     has more of them.
+//  5. IPCTNL_MSG_EXP_NEW is Expect, an event or an entry of a dump alike, and
+//     IPCTNL_MSG_EXP_DELETE Unexpect: see flow.Expectation.
 func Decode(msg []byte, e *flow.Event, buf []byte) (tail []byte, err error) {
 	*e = flow.Event{}
 	if len(msg) < nlHeader+nfHeader {
@@ -58,20 +60,15 @@ func Decode(msg []byte, e *flow.Event, buf []byte) (tail []byte, err error) {
 	if size < nlHeader+nfHeader || uint64(size) > uint64(len(msg)) {
 		return buf, malformed("length %d of %d bytes", size, len(msg))
 	}
-	flags := binary.NativeEndian.Uint16(msg[6:])
-	switch t := binary.NativeEndian.Uint16(msg[4:]); {
-	case t == typeDelete:
-		e.Kind = flow.Destroy
-	case t != typeNew:
-		return buf, malformed("type %#x", t)
-	case flags&unix.NLM_F_MULTI == 0 && flags&(unix.NLM_F_CREATE|unix.NLM_F_EXCL) != 0:
-		e.Kind = flow.New
-	default:
-		e.Kind = flow.Update
+	if e.Kind = kindOf(binary.NativeEndian.Uint16(msg[4:]), binary.NativeEndian.Uint16(msg[6:])); e.Kind == 0 {
+		return buf, malformed("type %#x", binary.NativeEndian.Uint16(msg[4:]))
 	}
 	e.Family = msg[nlHeader]
 	if e.Family != flow.IPv4 && e.Family != flow.IPv6 {
 		return buf, malformed("family %d", e.Family)
+	}
+	if e.IsExpectation() {
+		return decodeExpectation(msg[nlHeader+nfHeader:size], e, buf)
 	}
 	d := decoder{flow: &e.Flow}
 	if err := d.top(msg[nlHeader+nfHeader : size]); err != nil {
@@ -81,6 +78,24 @@ func Decode(msg []byte, e *flow.Event, buf []byte) (tail []byte, err error) {
 	tail = d.appendTail(buf[:0])
 	e.Tail = tail
 	return tail, nil
+}
+
+// kindOf returns the kind of a message by its header's type and flags, 0 if it
+// has none.
+func kindOf(typ, flags uint16) flow.Kind {
+	switch {
+	case typ == typeExpectNew:
+		return flow.Expect
+	case typ == typeExpectDelete:
+		return flow.Unexpect
+	case typ == typeDelete:
+		return flow.Destroy
+	case typ != typeNew:
+		return 0
+	case flags&unix.NLM_F_MULTI == 0 && flags&(unix.NLM_F_CREATE|unix.NLM_F_EXCL) != 0:
+		return flow.New
+	}
+	return flow.Update
 }
 
 // next splits the first attribute off rest. Lengths come from the kernel, but

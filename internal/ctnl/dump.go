@@ -41,13 +41,21 @@ type Dump struct {
 
 // OpenDump begins a dump of the calling thread's network namespace on a socket
 // of its own.
-func OpenDump(f Filter) (*Dump, error) {
+func OpenDump(f Filter) (*Dump, error) { return openDump(appendDump(nil, &f)) }
+
+// OpenExpectationDump is OpenDump for all expectations.
+func OpenExpectationDump() (*Dump, error) {
+	p, at := begin(nil, typeExpectGet, unix.NLM_F_DUMP, 1, 0)
+	return openDump(end(p, at))
+}
+
+func openDump(request []byte) (*Dump, error) {
 	s, err := dial(0, nil)
 	if err != nil {
 		return nil, fmt.Errorf("conntrack dump: %w", err)
 	}
 	d := &Dump{socket: s, buf: make([]byte, dumpBuffer)}
-	if err := s.send(appendDump(nil, &f)); err != nil {
+	if err := s.send(request); err != nil {
 		s.close()
 		return nil, fmt.Errorf("conntrack dump: request: %w", err)
 	}

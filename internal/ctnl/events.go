@@ -44,6 +44,10 @@ type EventsConfig struct {
 	// DropPorts are netlink port ids: the kernel drops the events of changes
 	// that these sockets ask for, and they take no room in the buffer.
 	DropPorts []uint32
+
+	// Expectations has the kernel report expectations too, in their order among
+	// the flows' events.
+	Expectations bool
 }
 
 // Events receives the kernel's events. One goroutine calls its methods, but for
@@ -80,7 +84,7 @@ func OpenEvents(c EventsConfig) (*Events, error) {
 				return err
 			}
 		}
-		for _, group := range []uint32{unix.NFNLGRP_CONNTRACK_NEW, unix.NFNLGRP_CONNTRACK_UPDATE, unix.NFNLGRP_CONNTRACK_DESTROY} {
+		for _, group := range c.groups() {
 			if err := conn.JoinGroup(group); err != nil {
 				return err
 			}
@@ -103,6 +107,16 @@ func OpenEvents(c EventsConfig) (*Events, error) {
 	}
 	e.prepareVector()
 	return e, nil
+}
+
+// groups returns the multicast groups to join. Nothing is ever sent to
+// NFNLGRP_CONNTRACK_EXP_UPDATE, yet.
+func (c *EventsConfig) groups() []uint32 {
+	groups := []uint32{unix.NFNLGRP_CONNTRACK_NEW, unix.NFNLGRP_CONNTRACK_UPDATE, unix.NFNLGRP_CONNTRACK_DESTROY}
+	if c.Expectations {
+		groups = append(groups, unix.NFNLGRP_CONNTRACK_EXP_NEW, unix.NFNLGRP_CONNTRACK_EXP_UPDATE, unix.NFNLGRP_CONNTRACK_EXP_DESTROY)
+	}
+	return groups
 }
 
 // prepareVector points the vector of recvmmsg at slots, once and for all.

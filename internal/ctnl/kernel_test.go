@@ -46,9 +46,14 @@ func clone(e *flow.Event) flow.Event {
 // dump reads a namespace's table.
 func dump(t testing.TB, n *testbed.Namespace, f Filter) []flow.Event {
 	t.Helper()
+	return readDump(t, n, func() (*Dump, error) { return OpenDump(f) })
+}
+
+func readDump(t testing.TB, n *testbed.Namespace, open func() (*Dump, error)) []flow.Event {
+	t.Helper()
 	var events []flow.Event
 	in(t, n, func() error {
-		d, err := OpenDump(f)
+		d, err := open()
 		if err != nil {
 			return err
 		}

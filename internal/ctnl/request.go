@@ -6,7 +6,7 @@ import (
 	"github.com/sluice-project/sluice/core/flow"
 )
 
-// A request is one flow on its way into the table. The steps follow from the
+// A request is one flow, or expectation, on its way into the table. The steps follow from the
 // kernel's answers:
 //
 //	create ──ok──▸ done
@@ -16,6 +16,14 @@ import (
 //	  │           ▾                                  ▴
 //	  │         getReply ──found: holds f's reply ───┘
 //	  │ EOPNOTSUPP ─▸ create without the helper
+//	  │ ENOENT ─▸ waits for its master until Finish
+//	  └ other ─▸ failed
+//
+// An expectation takes fewer:
+//
+//	expect ──ok──▸ setTimeout ─▸ done
+//	  │ EEXIST ─▸ getExpected ─┬─ the same ─▸ setTimeout ─▸ done
+//	  │                        └─ another ─▸ unexpect it ─▸ expect
 //	  │ ENOENT ─▸ waits for its master until Finish
 //	  └ other ─▸ failed
 type request struct {
@@ -30,10 +38,13 @@ type request struct {
 	lastTry bool // an orphan: now without its master, if need be
 
 	replaced bool       // an entry was deleted for this flow
+	updated  bool       // the expectation was there
 	holder   flow.Flow  // the entry to delete or update, without its tail
 	errno    unix.Errno // the last answer; 0 is success
 	found    flow.Flow  // the answer to a get, without its tail
 	hasFound bool
+
+	foundExpectation flow.ExpectationKey
 }
 
 type step uint8
@@ -46,12 +57,19 @@ const (
 	stepUpdate
 	stepShorten
 	stepRemove // the flow itself
+
+	stepExpect
+	stepExpectTimeout
+	stepGetExpected
+	stepUnexpectHolder
+	stepUnexpect // the expectation itself
 )
 
 // firstStep is what an operation begins with. Most flows of a commit are not
 // there yet; most updates are.
 var firstStep = [...]step{
 	commit: stepCreate, injectNew: stepCreate, injectUpdate: stepGet, shorten: stepGet, remove: stepRemove,
+	commitExpect: stepExpect, injectExpect: stepExpect, unexpect: stepUnexpect,
 }
 
 // set begins a request for a copy of f, in the memory of the one before.
@@ -61,9 +79,13 @@ func (r *request) set(op operation, f *flow.Flow, timeout uint32) {
 	r.flow.Tail = tail
 }
 
-func (r *request) setFound(f *flow.Flow) {
-	r.found, r.hasFound = *f, true
+func (r *request) setFound(e *flow.Event) {
+	r.found, r.hasFound = e.Flow, true
 	r.found.Tail = nil
+	if e.IsExpectation() {
+		r.foundExpectation = e.ExpectationKey()
+		r.foundExpectation.Zone = r.flow.Zone // the kernel looked there, and does not say so
+	}
 }
 
 func (r *request) appendStep(p []byte, liberal bool, seq uint32) []byte {
@@ -84,6 +106,16 @@ func (r *request) appendStep(p []byte, liberal bool, seq uint32) []byte {
 		return AppendUpdate(p, &f, r.holder.Status, liberal, r.omit, seq)
 	case stepShorten:
 		return AppendTimeout(p, &r.flow, r.timeout, seq)
+	case stepExpect:
+		return AppendExpect(p, &r.flow, seq)
+	case stepExpectTimeout:
+		return AppendExpectTimeout(p, &r.flow, seq)
+	case stepGetExpected:
+		return AppendExpectGet(p, &r.flow, seq)
+	case stepUnexpectHolder:
+		return AppendUnexpect(p, &r.holder, seq)
+	case stepUnexpect:
+		return AppendUnexpect(p, &r.flow, seq)
 	default:
 		return AppendDelete(p, &r.flow, seq)
 	}
@@ -135,7 +167,11 @@ func closing(f *flow.Flow) bool {
 // well or not; else its next step is set.
 func (w *Writer) advance(r *request) (done bool) {
 	if r.rounds++; r.rounds > maxRounds {
+		r.errno = errKeptChanging // what the last answer was says nothing
 		return w.fail(r)
+	}
+	if r.op.isExpectation() {
+		return w.advanceExpectation(r)
 	}
 	switch r.step {
 	case stepCreate:
@@ -190,11 +226,16 @@ func (w *Writer) afterCreate(r *request) (done bool) {
 			r.omit |= OmitMaster
 			return false
 		}
-		w.orphans = append(w.orphans, newOrphan(r))
-		w.waiting[r.flow.Key()] = struct{}{}
-		return true
+		return w.adopt(r)
 	}
 	return w.fail(r)
+}
+
+// adopt keeps a request whose master is missing until Finish.
+func (w *Writer) adopt(r *request) (done bool) {
+	w.orphans = append(w.orphans, newOrphan(r))
+	w.waiting[r.key()] = struct{}{}
+	return true
 }
 
 // without sets a request to try once more without an attribute, if it has it.
@@ -307,11 +348,14 @@ func (w *Writer) afterUpdate(r *request) (done bool) {
 	return true
 }
 
-// An orphan is a related flow whose master is missing, with memory of its own.
+// An orphan is a related flow, or an expectation, whose master is missing, with
+// memory of its own.
 type orphan struct {
 	op   operation
 	flow flow.Flow
 }
+
+func (o *orphan) key() requestKey { return requestKey{o.flow.Key(), o.op.isExpectation()} }
 
 func newOrphan(r *request) orphan {
 	o := orphan{r.op, r.flow}

@@ -56,9 +56,9 @@ type Writer struct {
 	slots   [batchLength]request
 	pending [batchLength]*request
 	length  int
-	keys    map[flow.Key]struct{} // of slots[:length]
+	keys    map[requestKey]struct{} // of slots[:length]
 	orphans []orphan
-	waiting map[flow.Key]struct{} // keys of orphans
+	waiting map[requestKey]struct{} // of orphans
 
 	buf, answers, tail []byte
 	event              flow.Event
@@ -77,8 +77,8 @@ func OpenWriter(c WriterConfig) (*Writer, error) {
 		return nil, fmt.Errorf("conntrack writer: %w", err)
 	}
 	return &Writer{
-		socket: s, liberal: !c.WindowTracking, keys: make(map[flow.Key]struct{}, batchLength),
-		waiting: map[flow.Key]struct{}{},
+		socket: s, liberal: !c.WindowTracking, keys: make(map[requestKey]struct{}, batchLength),
+		waiting: map[requestKey]struct{}{},
 		answers: make([]byte, 32<<10),
 	}, nil
 }
@@ -98,7 +98,21 @@ const (
 	injectUpdate
 	shorten
 	remove
+
+	commitExpect
+	injectExpect
+	unexpect
 )
+
+func (op operation) isExpectation() bool { return op >= commitExpect }
+
+// A requestKey tells requests apart of which only one may be under way.
+type requestKey struct {
+	flow.Key
+	expectation bool
+}
+
+func (r *request) key() requestKey { return requestKey{r.flow.Key(), r.op.isExpectation()} }
 
 // Commit puts f into the table as the truth at a takeover:
 //
@@ -137,18 +151,35 @@ func (w *Writer) Shorten(f *flow.Flow, timeout uint32) error { return w.add(shor
 // Delete deletes f's entry; if f has an id, only the entry with that id.
 func (w *Writer) Delete(f *flow.Flow) error { return w.add(remove, f, 0) }
 
+// CommitExpectation puts an expectation, the Flow of an event of kind Expect,
+// into the table as the truth at a takeover. Its master must be there, or come
+// before Finish, and have a helper. One of the same tuple gets its timeout if it
+// is the same, and else is deleted.
+func (w *Writer) CommitExpectation(f *flow.Flow) error { return w.add(commitExpect, f, 0) }
+
+// InjectExpectation is CommitExpectation for a node with traffic of its own: an
+// expectation of another flow that stands in the way stays, and f fails with
+// EEXIST.
+func (w *Writer) InjectExpectation(f *flow.Flow) error { return w.add(injectExpect, f, 0) }
+
+// DeleteExpectation deletes the expectation of f's tuple; if f has an id, only the
+// one with that id.
+func (w *Writer) DeleteExpectation(f *flow.Flow) error { return w.add(unexpect, f, 0) }
+
 func (w *Writer) add(op operation, f *flow.Flow, timeout uint32) error {
-	key := f.Key()
+	key := requestKey{f.Key(), op.isExpectation()}
 	// A request that fails at first is carried out after those behind it, so
-	// a batch has but one of a flow.
-	if _, again := w.keys[key]; again || w.length == batchLength {
+	// a batch has but one of a flow, and no expectations beside flows: they need
+	// their master, and end before the flow that met them begins.
+	_, again := w.keys[key]
+	if again || w.length == batchLength || w.length > 0 && w.slots[0].op.isExpectation() != key.expectation {
 		if err := w.Flush(); err != nil {
 			return err
 		}
 	}
 	if _, ok := w.waiting[key]; ok { // this is later news of it
 		delete(w.waiting, key)
-		w.orphans = slices.DeleteFunc(w.orphans, func(o orphan) bool { return o.flow.Key() == key })
+		w.orphans = slices.DeleteFunc(w.orphans, func(o orphan) bool { return o.key() == key })
 	}
 	w.keys[key] = struct{}{}
 	w.slots[w.length].set(op, f, timeout)
@@ -180,7 +211,8 @@ func (w *Writer) run(pending []*request) error {
 }
 
 // Finish flushes, and then creates the related flows whose masters were
-// missing: with their masters if these came meanwhile, else without.
+// missing: with their masters if these came meanwhile, else without. Expectations
+// whose masters were missing come last, and fail if they still are.
 func (w *Writer) Finish() error {
 	if err := w.Flush(); err != nil {
 		return err
@@ -188,6 +220,14 @@ func (w *Writer) Finish() error {
 	orphans := w.orphans
 	w.orphans = nil
 	clear(w.waiting)
+	flows := slices.DeleteFunc(slices.Clone(orphans), func(o orphan) bool { return o.op.isExpectation() })
+	if err := w.runOrphans(flows); err != nil {
+		return err
+	}
+	return w.runOrphans(slices.DeleteFunc(orphans, func(o orphan) bool { return !o.op.isExpectation() }))
+}
+
+func (w *Writer) runOrphans(orphans []orphan) error {
 	for start := 0; start < len(orphans); start += batchLength {
 		var pending []*request
 		for i := start; i < min(start+batchLength, len(orphans)); i++ {
@@ -247,7 +287,7 @@ func (w *Writer) answer(datagram []byte, pending []*request, first uint32) error
 			continue
 		}
 		if w.tail, err = Decode(r.message, &w.event, w.tail); err == nil {
-			pending[i].setFound(&w.event.Flow)
+			pending[i].setFound(&w.event)
 		}
 	}
 	return nil
