@@ -22,8 +22,7 @@ const (
 //   - Protocol, Family, Zone and Timeout are the expectation's, ID its
 //     CTA_EXPECT_ID. State, status, mark and window scale do not exist.
 //   - The tail has AttrMaster, whose helper made the expectation, always;
-//     AttrHelper, the helper of the flow to come, where it is known; and
-//     AttrFunction, where the kernel has one.
+//     AttrHelper, that helper's name; and AttrFunction, where the kernel has one.
 type Expectation struct {
 	Flags    ExpectFlags
 	Class    uint32 // index into the helper's policies

@@ -22,6 +22,7 @@ type testConfig struct {
 	Offset   int8              `hcl:"offset,optional"`
 	Labels   map[string]string `hcl:"labels,optional"`
 	Limit    *uint32           `hcl:"limit,optional"`
+	Helpers  Selection         `hcl:"helpers,optional"`
 	Rules    *testRules        `hcl:"rules,block" doc:"Rules."`
 	Links    []testRules       `hcl:"link,block"`
 }
@@ -46,6 +47,7 @@ func TestSchemaSaysWhatTheStructSays(t *testing.T) {
 			{Name: "offset", Type: "number"},
 			{Name: "labels", Type: "map(string)"},
 			{Name: "limit", Type: "number"},
+			{Name: "helpers", Type: "any", Format: "selection", Default: "false"},
 		},
 		Blocks: []Block{{Name: "rules", Doc: "Rules.", Schema: rules}, {Name: "link", Repeated: true, Schema: rules}},
 	}
@@ -110,6 +112,29 @@ func TestSizesAndDurationsReadWhatTheyWrite(t *testing.T) {
 		var d Duration
 		if err := d.UnmarshalText([]byte(text)); err != nil || d.String() != want {
 			t.Errorf("%q: %v, %v", text, d, err)
+		}
+	}
+}
+
+func TestSelection(t *testing.T) {
+	for text, want := range map[string]Selection{
+		"true": {All: true}, "false": {}, "[]": {}, "null": {}, `["ftp", "sip"]`: {Names: []string{"ftp", "sip"}},
+	} {
+		c := defaults()
+		if d := Decode([]byte(`{"group":"225.0.0.50","helpers":`+text+`}`), c); len(d) > 0 || !reflect.DeepEqual(c.Helpers, want) {
+			t.Errorf("%s: %+v, %v", text, c.Helpers, d)
+		}
+		if text != "[]" && text != "null" && c.Helpers.String() != text {
+			t.Errorf("%s is written %s", text, c.Helpers)
+		}
+		if c.Helpers.None() != (!want.All && want.Names == nil) || c.Helpers.Has("ftp") != !c.Helpers.None() || c.Helpers.Has("irc") != want.All {
+			t.Errorf("%s chooses otherwise", text)
+		}
+	}
+	for _, text := range []string{`"ftp"`, "1", `["ftp", 1]`, "{}"} {
+		d := Decode([]byte(`{"group":"225.0.0.50","helpers":`+text+`}`), defaults())
+		if len(d) != 1 || d[0].Summary != "Wrong type" || !reflect.DeepEqual(d[0].Path, Path("helpers")) {
+			t.Errorf("%s: %v", text, d)
 		}
 	}
 }

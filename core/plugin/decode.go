@@ -58,6 +58,12 @@ func decodeValue(v reflect.Value, value any, path []any, d *Diagnostics) {
 		}
 		v = v.Elem()
 	}
+	if u, ok := v.Addr().Interface().(interface{ unmarshalValue(any) error }); ok {
+		if err := u.unmarshalValue(value); err != nil {
+			d.Add(path, "Wrong type", "This does not fit here: %v.", err)
+		}
+		return
+	}
 	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
 		decodeText(u, formats[v.Type()], value, path, d)
 		return

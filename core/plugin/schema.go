@@ -18,7 +18,7 @@ import (
 //
 // Types may be string, bool, any integer or float type, whatever implements
 // encoding.TextUnmarshaler (netip.Addr, netip.Prefix, Size, Duration, your
-// own), pointers to them where absence matters, slices of them, and structs
+// own), Selection, pointers to them where absence matters, slices of them, and structs
 // for blocks. The value of an optional attribute in Definition.Config's fresh
 // struct is its default.
 type Schema struct {
@@ -30,7 +30,7 @@ type Schema struct {
 type Attribute struct {
 	Name     string
 	Type     string // an HCL type: string, number, bool, any, list(string) …
-	Format   string // what a string means: address, prefix, duration, size, text, or ""
+	Format   string // what a string means: address, prefix, duration, size, text, selection, or ""
 	Required bool
 	Default  string // as it would be written, or ""
 	Doc      string
@@ -52,6 +52,7 @@ var formats = map[reflect.Type]string{
 	reflect.TypeFor[netip.Prefix](): "prefix",
 	reflect.TypeFor[Duration]():     "duration",
 	reflect.TypeFor[Size]():         "size",
+	reflect.TypeFor[Selection]():    "selection",
 }
 
 // SchemaOf returns the schema of a configuration: a pointer to a struct. It
@@ -105,8 +106,11 @@ func typeOf(t reflect.Type) (typ, format string) {
 	if t.Kind() == reflect.Pointer && !t.Implements(textUnmarshaler) {
 		return typeOf(t.Elem())
 	}
-	if format = formats[t]; format == "size" {
-		return "any", format // a number or a string
+	switch format = formats[t]; format {
+	case "size": // a number or a string
+		return "any", format
+	case "selection": // a bool or a list
+		return "any", format
 	}
 	if reflect.PointerTo(t).Implements(textUnmarshaler) {
 		if format == "" {
@@ -134,6 +138,9 @@ func typeOf(t reflect.Type) (typ, format string) {
 
 // defaultOf writes a default as the administrator would, "" for a zero value.
 func defaultOf(v reflect.Value, optional bool) string {
+	if s, ok := v.Interface().(Selection); ok && optional {
+		return s.String()
+	}
 	if !optional || v.IsZero() {
 		if optional && v.Kind() == reflect.Bool {
 			return "false"

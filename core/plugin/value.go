@@ -1,8 +1,10 @@
 package plugin
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,4 +73,51 @@ func (d Duration) String() string {
 		s = strings.TrimSuffix(s, "0m")
 	}
 	return s
+}
+
+// A Selection chooses all of something, none, or some by their names; in a
+// pipeline true, false, or a list of strings. The zero Selection is none.
+type Selection struct {
+	All   bool
+	Names []string
+}
+
+var errSelection = errors.New(`write true for all, false for none, or a list of names as in ["one", "other"]`)
+
+// unmarshalValue reads a value of a pipeline.
+func (s *Selection) unmarshalValue(value any) error {
+	*s = Selection{}
+	switch v := value.(type) {
+	case bool:
+		s.All = v
+		return nil
+	case []any:
+		for _, name := range v {
+			text, ok := name.(string)
+			if !ok {
+				return errSelection
+			}
+			s.Names = append(s.Names, text)
+		}
+		return nil
+	}
+	return errSelection
+}
+
+// None says whether nothing is chosen.
+func (s Selection) None() bool { return !s.All && len(s.Names) == 0 }
+
+// Has says whether the name is chosen.
+func (s Selection) Has(name string) bool { return s.All || slices.Contains(s.Names, name) }
+
+// String writes the selection as in a pipeline.
+func (s Selection) String() string {
+	if len(s.Names) == 0 {
+		return strconv.FormatBool(s.All)
+	}
+	var quoted []string
+	for _, name := range s.Names {
+		quoted = append(quoted, strconv.Quote(name))
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
 }

@@ -79,7 +79,7 @@ func TestCapture(t *testing.T) {
 		t.Fatalf("%+v", c)
 	}
 	var messages []message
-	for _, data := range rawDump(t, bed.FW.Namespace) {
+	for _, data := range rawDump(t, bed.FW.Namespace, typeGet) {
 		messages = append(messages, message{"dump", data})
 	}
 	if err := bed.FW.Flush(); err != nil {
@@ -94,11 +94,47 @@ func TestCapture(t *testing.T) {
 	if t.Failed() || !*update {
 		return
 	}
-	writeCapture(t, messages)
+	writeCapture(t, "testdata/messages.txt", messages)
+}
+
+// TestCaptureExpectations writes testdata/expectations.txt.
+func TestCaptureExpectations(t *testing.T) {
+	var messages []message
+	for _, snat := range []bool{false, true} {
+		bed := testbed.MustSingle(t, testbed.FirewallConfig{SNAT: snat, Rules: testbed.FTPRules})
+		events := mustEvents(t, bed.FW.Namespace, EventsConfig{Buffer: 8 << 20, Expectations: true})
+		testbed.MustFTPServer(t, bed.Server)
+		for _, to := range testbed.ServerAddr.Addrs() {
+			session := bed.Client.MustFTP(t, to)
+			for _, announce := range []func() error{session.Passive, session.Active} {
+				if err := announce(); err != nil {
+					t.Fatal(err)
+				}
+				for _, data := range rawDump(t, bed.FW.Namespace, typeExpectGet) {
+					messages = append(messages, message{"dump", data})
+				}
+				session.MustOpen(t).Close()
+			}
+		}
+		for _, data := range drain(t, events) {
+			if subsystem := binary.NativeEndian.Uint16(data[4:]) &^ 0xff; subsystem == expectSubsystem {
+				messages = append(messages, message{"event", data})
+			}
+		}
+	}
+	for _, m := range messages {
+		mustAgree(t, m)
+	}
+	if len(messages) != 8+16 { // each once in a dump, with its beginning and its end
+		t.Fatalf("%d messages", len(messages))
+	}
+	if *update && !t.Failed() {
+		writeCapture(t, "testdata/expectations.txt", messages)
+	}
 }
 
 // writeCapture keeps one message of each kind and shape.
-func writeCapture(t *testing.T, messages []message) {
+func writeCapture(t *testing.T, name string, messages []message) {
 	seen := map[string]bool{}
 	var out bytes.Buffer
 	for _, m := range messages {
@@ -115,13 +151,13 @@ func writeCapture(t *testing.T, messages []message) {
 	if err := os.MkdirAll("testdata", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile("testdata/messages.txt", out.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(name, out.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // rawDump reads a namespace's table as messages.
-func rawDump(t *testing.T, n *testbed.Namespace) (messages [][]byte) {
+func rawDump(t *testing.T, n *testbed.Namespace, typ uint16) (messages [][]byte) {
 	t.Helper()
 	in(t, n, func() error {
 		s, err := dial(0, nil)
@@ -129,7 +165,8 @@ func rawDump(t *testing.T, n *testbed.Namespace) (messages [][]byte) {
 			return err
 		}
 		defer s.close()
-		if err := s.send(appendDump(nil, &Filter{})); err != nil {
+		request, at := begin(nil, typ, unix.NLM_F_DUMP, 1, 0)
+		if err := s.send(end(request, at)); err != nil {
 			return err
 		}
 		buf := make([]byte, dumpBuffer)

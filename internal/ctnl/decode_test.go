@@ -22,15 +22,20 @@ import (
 
 var update = flag.Bool("update", false, "write testdata anew: the messages from this kernel, and what they decode to")
 
-// A message of testdata/messages.txt is a line "name hexadecimal".
+// A message of testdata is a line "name hexadecimal" of one of the files.
 type message struct {
 	name string
 	data []byte
 }
 
-func goldenMessages(t testing.TB) (messages []message) {
+func goldenMessages(t testing.TB) []message {
 	t.Helper()
-	file, err := os.Open("testdata/messages.txt")
+	return append(messagesOf(t, "testdata/messages.txt"), messagesOf(t, "testdata/expectations.txt")...)
+}
+
+func messagesOf(t testing.TB, name string) (messages []message) {
+	t.Helper()
+	file, err := os.Open(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,6 +152,22 @@ func libraryTuple(family, protocol uint8, t *flow.Tuple, zone uint16) conntrack.
 	return l
 }
 
+func expectationAsLibrary(e *flow.Event) *conntrack.Expect {
+	x, _ := e.Tail.Expectation()
+	m, _ := e.Tail.Master()
+	helper, _ := e.Tail.Get(flow.AttrHelper)
+	function, _ := e.Tail.Get(flow.AttrFunction)
+	l := &conntrack.Expect{
+		ID: e.ID, Timeout: e.Timeout, Zone: e.Zone, HelpName: string(helper), Function: string(function),
+		Flags: uint32(x.Flags), Class: x.Class, TupleMaster: libraryTuple(m.Family, m.Protocol, &m.Tuple, 0),
+		Tuple: libraryTuple(e.Family, e.Protocol, &e.Original, 0), Mask: libraryTuple(e.Family, e.Protocol, &e.Reply, 0),
+	}
+	if x.HasNAT {
+		l.NAT = conntrack.ExpectNAT{Direction: x.NATDirection == flow.Reply, Tuple: libraryTuple(e.Family, x.NATProtocol, &x.NAT, 0)}
+	}
+	return l
+}
+
 // mustAgree compares what we and the library make of a message.
 func mustAgree(t *testing.T, m message) {
 	t.Helper()
@@ -157,6 +178,12 @@ func mustAgree(t *testing.T, m message) {
 	var e flow.Event
 	if _, err := Decode(m.data, &e, nil); err != nil {
 		t.Fatalf("%s: %v", m.name, err)
+	}
+	if e.IsExpectation() {
+		if diff := cmp.Diff(want.Expect, expectationAsLibrary(&e), cmp.Comparer(func(a, b conntrack.IPTuple) bool { return a == b })); diff != "" {
+			t.Errorf("%s: library (-), ours (+):\n%s", m.name, diff)
+		}
+		return
 	}
 	w := *want.Flow
 	// What a flow has no place for, or what is left out on purpose.
@@ -230,15 +257,18 @@ func TestDecodeRefuses(t *testing.T) {
 	long := build(typeNew, 0, flow.IPv4, tuple)
 	binary.NativeEndian.PutUint32(long, uint32(len(long)+1))
 	for name, p := range map[string][]byte{
-		"empty":           nil,
-		"half a header":   make([]byte, 10),
-		"length beyond":   long,
-		"another type":    build(subsystem|5, 0, flow.IPv4, tuple),
-		"another family":  build(typeNew, 0, 7, tuple),
-		"no tuple":        build(typeNew, 0, flow.IPv4),
-		"half attribute":  build(typeNew, 0, flow.IPv4, tuple, []byte{8, 0}),
-		"attribute of 0":  build(typeNew, 0, flow.IPv4, tuple, []byte{0, 0, 0, 0}),
-		"attribute of 80": build(typeNew, 0, flow.IPv4, tuple, []byte{80, 0, 8, 0, 1, 2, 3, 4}),
+		"empty":          nil,
+		"half a header":  make([]byte, 10),
+		"length beyond":  long,
+		"another type":   build(subsystem|5, 0, flow.IPv4, tuple),
+		"another family": build(typeNew, 0, 7, tuple),
+		"no tuple":       build(typeNew, 0, flow.IPv4),
+		"half attribute": build(typeNew, 0, flow.IPv4, tuple, []byte{8, 0}),
+		"attribute of 0": build(typeNew, 0, flow.IPv4, tuple, []byte{0, 0, 0, 0}),
+		"expectation without master": build(typeExpectNew, 0, flow.IPv4,
+			appendTuple(nil, ctaExpectTuple, flow.IPv4, flow.UDP, &flow.Tuple{}, 0), appendTuple(nil, ctaExpectMask, flow.IPv4, flow.UDP, &flow.Tuple{}, 0)),
+		"half an expectation's attribute": build(typeExpectDelete, 0, flow.IPv4, []byte{8, 0, 2, 0}),
+		"attribute of 80":                 build(typeNew, 0, flow.IPv4, tuple, []byte{80, 0, 8, 0, 1, 2, 3, 4}),
 	} {
 		var e flow.Event
 		if _, err := Decode(p, &e, nil); !errors.Is(err, ErrMalformed) {
@@ -285,6 +315,10 @@ func FuzzDecode(f *testing.F) {
 		if _, err := flow.DecodeBatch(b.Bytes()); err != nil {
 			t.Fatal(err)
 		}
+		if e.IsExpectation() {
+			mustComeBack(t, &e)
+			return
+		}
 		var back flow.Event
 		request := AppendCreate(nil, &e.Flow, true, 0, 1)
 		if _, err := Decode(request, &back, nil); err != nil {
@@ -295,6 +329,30 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("key %+v became %+v", e.Key(), back.Key())
 		}
 	})
+}
+
+// mustComeBack checks that the request for an expectation decodes to the same.
+func mustComeBack(t *testing.T, e *flow.Event) {
+	t.Helper()
+	var back flow.Event
+	if _, err := Decode(AppendExpect(nil, &e.Flow, 1), &back, nil); err != nil {
+		t.Fatal(err)
+	}
+	m, _ := e.Tail.Master()
+	x, _ := e.Tail.Expectation()
+	known := func(protocol uint8) bool {
+		return hasPorts(protocol) || protocol == flow.ICMP || protocol == flow.ICMPv6
+	}
+	if !known(e.Protocol) || !known(m.Protocol) || x.HasNAT && !known(x.NATProtocol) {
+		return
+	}
+	if back.ExpectationKey() != e.ExpectationKey() {
+		t.Fatalf("key %+v became %+v", e.ExpectationKey(), back.ExpectationKey())
+	}
+	x.Flags &= flow.ExpectPermanent | flow.ExpectInactive
+	if got, _ := back.Tail.Expectation(); got != x {
+		t.Fatalf("%+v became %+v", x, got)
+	}
 }
 
 func BenchmarkDecode(b *testing.B) {

@@ -3,7 +3,9 @@ package ctnl
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -274,5 +276,48 @@ func TestRefusedExpectations(t *testing.T) {
 		if f.Reason() == f.Errno.Error() || f.Sample == "" {
 			t.Errorf("%+v: reason %q", f, f.Reason())
 		}
+	}
+}
+
+// An expectation that nobody meets ends when its time is over, and the kernel
+// says so; the end of a master ends its own at once.
+func TestExpectationsEnd(t *testing.T) {
+	n := testbed.MustNamespace(t, "fw")
+	if err := n.Track(); err != nil {
+		t.Fatal(err)
+	}
+	events := mustEvents(t, n, EventsConfig{Expectations: true})
+	w := mustWriter(t, n, WriterConfig{Port: 777777})
+	master, short := helped(tcp("10.0.0.1:1000", "10.0.0.2:21"), "ftp"), helped(tcp("10.0.0.1:1001", "10.0.0.2:21"), "ftp")
+	brief := expectation(short, 2)
+	brief.Timeout = 1
+	for _, err := range []error{
+		w.Commit(master), w.Commit(short), w.CommitExpectation(expectation(master, 1)), w.CommitExpectation(brief), w.Delete(master),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := finish(t, w); c.Deleted != 1 || len(c.Failures) > 0 {
+		t.Fatalf("%+v", c)
+	}
+	var got []string
+	for deadline := time.Now().Add(wait); len(got) < 4 && time.Now().Before(deadline); {
+		if err := events.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range drain(t, events) {
+			var e flow.Event
+			if _, err := Decode(m, &e, nil); err != nil {
+				t.Fatal(err)
+			}
+			if e.IsExpectation() {
+				got = append(got, fmt.Sprint(e.Kind, " ", e.Original.DestinationPort, " by ", Port(m)))
+			}
+		}
+	}
+	want := []string{"expect 1 by 777777", "expect 2 by 777777", "unexpect 1 by 0", "unexpect 2 by 0"}
+	if !slices.Equal(got, want) {
+		t.Fatalf("events %q", got)
 	}
 }

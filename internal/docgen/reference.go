@@ -63,6 +63,9 @@ func writeSchema(b *strings.Builder, s *stagepb.Schema, inside string) {
 // typeOf names a type by what its strings mean.
 func typeOf(a *stagepb.Attribute) string {
 	what := a.Format
+	if what == "selection" {
+		return "bool, or list of strings"
+	}
 	if what == "" || what == "text" {
 		what = "string"
 		if a.Type == "number" || a.Type == "bool" || strings.Contains(a.Type, "(number)") {

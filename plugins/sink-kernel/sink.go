@@ -32,11 +32,12 @@ type sink struct {
 
 // A replay is one that has begun to arrive.
 type replay struct {
-	id         uint64
-	generation uint32 // of the stage above
-	flags      flow.SyncFlags
-	records    uint64
-	counts     ctnl.Counts
+	id           uint64
+	generation   uint32 // of the stage above
+	flags        flow.SyncFlags
+	records      uint64
+	expectations uint64 // of the records
+	counts       ctnl.Counts
 }
 
 // is says whether a batch belongs to the replay. Its id alone tells: the records
@@ -107,6 +108,12 @@ func (s *sink) take(b *flow.Batch, e *flow.Event) error {
 	}
 	if b.Replay != 0 && s.replay.is(b) {
 		s.replay.records++
+		if e.IsExpectation() {
+			s.replay.expectations++
+		}
+	}
+	if e.IsExpectation() {
+		return s.takeExpectation(b, e)
 	}
 	switch {
 	case s.start.OneShot:
@@ -119,6 +126,23 @@ func (s *sink) take(b *flow.Batch, e *flow.Event) error {
 		return s.writer.Commit(&e.Flow)
 	}
 	return s.writer.Inject(&e.Flow, e.Kind == flow.New)
+}
+
+// takeExpectation is take for an expectation. Its timeout is the one that it had
+// at the peer: helpers ask for theirs, and no traffic refreshes it.
+func (s *sink) takeExpectation(b *flow.Batch, e *flow.Event) error {
+	switch {
+	case s.start.OneShot && e.Kind == flow.Unexpect:
+		return nil
+	case s.start.OneShot: // with its id, as purge
+		return s.writer.DeleteExpectation(&e.Flow)
+	case e.Kind == flow.Unexpect:
+		e.Present &^= flow.HasID // the peer's
+		return s.writer.DeleteExpectation(&e.Flow)
+	case s.replay.is(b) && s.replay.flags&flow.SyncCommit != 0:
+		return s.writer.CommitExpectation(&e.Flow)
+	}
+	return s.writer.InjectExpectation(&e.Flow)
 }
 
 // purge deletes a flow that this node's own source dumped: its id makes sure
@@ -162,7 +186,7 @@ func (s *sink) end(b *flow.Batch, e *flow.Event) error {
 		r = &replay{id: b.Replay}
 	}
 	s.count(r)
-	report := plugin.Report{Replay: b.Replay, Owner: b.Owner, Counts: reportCounts(r.records, &r.counts)}
+	report := plugin.Report{Replay: b.Replay, Owner: b.Owner, Counts: reportCounts(r)}
 	if r.records != e.Sync.Count {
 		report.Failed = fmt.Sprintf("%d of %d records arrived", r.records, e.Sync.Count)
 	}
@@ -177,19 +201,32 @@ func (s *sink) end(b *flow.Batch, e *flow.Event) error {
 	}
 	s.mu.Unlock()
 	for _, f := range r.counts.Failures {
-		s.host.Logger().Warn("the kernel refused flows", "error", f.Errno, "flows", f.Count, "first", f.Sample)
+		_, several := subject(&f)
+		s.host.Logger().Warn("the kernel refused "+several, "error", f.Reason(), "count", f.Count, "first", f.Sample)
 	}
 	s.host.Done(report)
 	return nil
 }
 
-func reportCounts(records uint64, c *ctnl.Counts) []plugin.Count {
-	counts := []plugin.Count{{Name: "flows", Value: records}}
+// subject names what failed.
+func subject(f *ctnl.Failure) (one, several string) {
+	if f.Expectation {
+		return "an expectation", "expectations"
+	}
+	return "a flow", "flows"
+}
+
+func reportCounts(r *replay) []plugin.Count {
+	c, x := &r.counts, &r.counts.Expectations
+	counts := []plugin.Count{{Name: "flows", Value: r.records - r.expectations}}
 	for _, one := range []plugin.Count{
 		{Name: "created", Value: c.Created}, {Name: "updated", Value: c.Updated}, {Name: "replaced", Value: c.Replaced},
 		{Name: "deleted", Value: c.Deleted}, {Name: "gone", Value: c.Missing}, {Name: "failed", Value: c.Failed()},
 		{Name: "without_helper", Value: c.WithoutHelper}, {Name: "without_labels", Value: c.WithoutLabels},
-		{Name: "without_master", Value: c.WithoutMaster},
+		{Name: "without_master", Value: c.WithoutMaster}, {Name: "expectations", Value: r.expectations},
+		{Name: "expectations_created", Value: x.Created + x.Replaced}, {Name: "expectations_updated", Value: x.Updated},
+		{Name: "expectations_deleted", Value: x.Deleted}, {Name: "expectations_gone", Value: x.Missing},
+		{Name: "expectations_failed", Value: c.FailedExpectations()},
 	} {
 		if one.Value > 0 {
 			counts = append(counts, one)
@@ -219,7 +256,8 @@ func (s *sink) logFailures(c ctnl.Counts) {
 		before := s.logged
 		s.logged += f.Count
 		if bits.Len64(before) != bits.Len64(s.logged) {
-			s.host.Logger().Warn("the kernel refused a flow", "error", f.Errno, "flow", f.Sample, "refused", s.logged)
+			one, _ := subject(&f)
+			s.host.Logger().Warn("the kernel refused "+one, "error", f.Reason(), "sample", f.Sample, "refused", s.logged)
 		}
 	}
 }
@@ -240,6 +278,11 @@ func (s *sink) Statistics() []plugin.Statistic {
 		{Name: "without_labels", Help: "flows whose labels no rule of the kernel uses", Value: t.WithoutLabels},
 		{Name: "without_master", Help: "related flows whose master was not there", Value: t.WithoutMaster},
 		{Name: "failed", Help: "flows that the kernel refused", Type: plugin.Loss, Value: t.Failed()},
+		{Name: "expectations_created", Help: "expectations created in the kernel", Value: t.Expectations.Created + t.Expectations.Replaced},
+		{Name: "expectations_updated", Help: "expectations that were there, and got the peer's timeout", Value: t.Expectations.Updated},
+		{Name: "expectations_deleted", Help: "expectations deleted", Value: t.Expectations.Deleted},
+		{Name: "expectations_gone", Help: "expectations to delete that were not there", Value: t.Expectations.Missing},
+		{Name: "expectations_failed", Help: "expectations that the kernel refused", Type: plugin.Loss, Value: t.FailedExpectations()},
 		{Name: "commits", Help: "commits carried out", Value: s.ended.commits},
 		{Name: "replays", Help: "replays that arrived, commits included", Value: s.ended.replays},
 		{Name: "replays_incomplete", Help: "replays of which records were lost", Type: plugin.Loss, Value: s.ended.incomplete},

@@ -23,21 +23,24 @@ var Definition = plugin.Definition{
 
 // Config is the plugin's block. Its sizes are in bytes.
 type Config struct {
-	BufferSize    plugin.Size     `hcl:"buffer_size,optional" doc:"Receive buffer of the event socket as getsockopt shows it. An event takes 1280 bytes of it. More than twice net.core.rmem_max needs CAP_NET_ADMIN."`
-	BufferSizeMax plugin.Size     `hcl:"buffer_size_max,optional" doc:"How far the receive buffer grows: it doubles each time events are lost."`
-	Coalesce      plugin.Duration `hcl:"coalesce,optional" doc:"While events keep coming, at most one batch goes out in this time; the first after quiet goes at once. \"0s\" never waits, for active-active pairs whose packets may take either firewall."`
-	Reliable      bool            `hcl:"reliable,optional" doc:"Have the kernel keep back events that do not fit and report them again (NETLINK_BROADCAST_ERROR). Packets are never dropped for it."`
-	QueueLimit    plugin.Size     `hcl:"queue_limit,optional" doc:"Memory for events that the next stage does not take yet. Beyond it events are dropped and counted, and the table is replayed afterwards."`
-	ReplayRate    uint32          `hcl:"replay_rate,optional" doc:"Flows a second of a replay; 0 is as fast as the pipeline takes them."`
-	OverrunResync plugin.Duration `hcl:"overrun_resync,optional" doc:"How long after events were lost the table is read again. \"0s\" asks at once; the runner puts pauses between one time and the next in any case."`
-	Poll          plugin.Duration `hcl:"poll,optional" doc:"How often the table is read again even though nothing seems lost: it finds the end of flows that began before the first start, of which the kernel sends no event. \"0s\" is never."`
-	NetNS         string          `hcl:"netns,optional" doc:"Network namespace to read, as in \"/run/netns/blue\". Default: the runner's own."`
+	BufferSize    plugin.Size      `hcl:"buffer_size,optional" doc:"Receive buffer of the event socket as getsockopt shows it. An event takes 1280 bytes of it. More than twice net.core.rmem_max needs CAP_NET_ADMIN."`
+	BufferSizeMax plugin.Size      `hcl:"buffer_size_max,optional" doc:"How far the receive buffer grows: it doubles each time events are lost."`
+	Coalesce      plugin.Duration  `hcl:"coalesce,optional" doc:"While events keep coming, at most one batch goes out in this time; the first after quiet goes at once. \"0s\" never waits, for active-active pairs whose packets may take either firewall."`
+	Reliable      bool             `hcl:"reliable,optional" doc:"Have the kernel keep back events that do not fit and report them again (NETLINK_BROADCAST_ERROR). Packets are never dropped for it."`
+	QueueLimit    plugin.Size      `hcl:"queue_limit,optional" doc:"Memory for events that the next stage does not take yet. Beyond it events are dropped and counted, and the table is replayed afterwards."`
+	ReplayRate    uint32           `hcl:"replay_rate,optional" doc:"Flows a second of a replay; 0 is as fast as the pipeline takes them."`
+	OverrunResync plugin.Duration  `hcl:"overrun_resync,optional" doc:"How long after events were lost the table is read again. \"0s\" asks at once; the runner puts pauses between one time and the next in any case."`
+	Poll          plugin.Duration  `hcl:"poll,optional" doc:"How often the table is read again even though nothing seems lost: it finds the end of flows that began before the first start, of which the kernel sends no event. \"0s\" is never."`
+	Expectations  plugin.Selection `hcl:"expectations,optional" doc:"Send expectations too: the flows that helpers wait for, as the data connections of FTP. true for those of all helpers, or a list of the helpers' names."`
+	NetNS         string           `hcl:"netns,optional" doc:"Network namespace to read, as in \"/run/netns/blue\". Default: the runner's own."`
 }
 
 // The bounds of sizes: what setsockopt takes, and one batch.
 const (
 	maxBuffer = math.MaxInt32 - 1
 	minQueue  = flow.MaxBatch
+
+	maxHelperName = 15 // NF_CT_HELPER_NAME_LEN without the NUL
 )
 
 // Validate checks the relations between the values.
@@ -61,6 +64,11 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 	if poll := time.Duration(c.Poll); poll > 0 && poll < time.Second {
 		d.Add(plugin.Path("poll"), "Duration out of range",
 			"Reading the whole table every %v would be all that this stage does: write \"15s\" or more, or \"0s\" for never.", c.Poll)
+	}
+	for i, name := range c.Expectations.Names {
+		if name == "" || len(name) > maxHelperName {
+			d.Add(plugin.Path("expectations", i), "Bad helper", "%q is no helper's name: write one like \"ftp\" or \"sip\".", name)
+		}
 	}
 	return d
 }

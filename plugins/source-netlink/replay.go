@@ -78,10 +78,19 @@ func (s *source) replay(ctx context.Context, r plugin.Replay, out *plugin.Output
 	return nil
 }
 
-// dump sends the table, again if it was torn: flows that are named twice merge.
+// dump sends the table, then the expectations, whose masters are known by then.
 func (p *replayer) dump() error {
+	err := p.dumpWhole(func() (*ctnl.Dump, error) { return ctnl.OpenDump(ctnl.Filter{}) })
+	if err == nil && !p.config.Expectations.None() {
+		err = p.dumpWhole(ctnl.OpenExpectationDump)
+	}
+	return err
+}
+
+// dumpWhole sends a dump, again if it was torn: flows that are named twice merge.
+func (p *replayer) dumpWhole(open func() (*ctnl.Dump, error)) error {
 	for range dumpAttempts {
-		torn, err := p.dumpOnce()
+		torn, err := p.dumpOnce(open)
 		if err != nil || !torn {
 			return err
 		}
@@ -89,8 +98,8 @@ func (p *replayer) dump() error {
 	return errors.New("replay: the table changed its size during each of the dumps")
 }
 
-func (p *replayer) dumpOnce() (torn bool, err error) {
-	d, err := ctnl.OpenDump(ctnl.Filter{})
+func (p *replayer) dumpOnce(open func() (*ctnl.Dump, error)) (torn bool, err error) {
+	d, err := open()
 	if err != nil {
 		return false, fmt.Errorf("replay: %w", err)
 	}
@@ -107,7 +116,7 @@ func (p *replayer) dumpOnce() (torn bool, err error) {
 }
 
 func (p *replayer) add(e *flow.Event) error {
-	if p.batch.Append(e) {
+	if !p.wants(e) || p.batch.Append(e) {
 		return nil
 	}
 	if err := p.flush(); err != nil {

@@ -21,6 +21,7 @@ type source struct {
 	start  plugin.Start
 	events *ctnl.Events // nil in one-shot mode
 	queue  *queue
+	zones  ctnl.MasterZones // of masters, for their expectations
 	stats  statistics
 
 	mu       sync.Mutex
@@ -47,7 +48,9 @@ func (s *source) Open(_ context.Context, host plugin.Host) error {
 	if s.start.OneShot {
 		return nil
 	}
-	c := ctnl.EventsConfig{Buffer: int(s.config.BufferSize), Unreliable: !s.config.Reliable}
+	c := ctnl.EventsConfig{
+		Buffer: int(s.config.BufferSize), Unreliable: !s.config.Reliable, Expectations: !s.config.Expectations.None(),
+	}
 	if s.start.DropOwn {
 		c.DropPorts = s.start.OwnPortIDs
 	}
@@ -241,6 +244,9 @@ func (s *source) take(message []byte) (err error) {
 		s.lost = "an event did not decode"
 		return nil
 	}
+	if !s.wants(&s.event) {
+		return nil
+	}
 	s.stats.count(s.event.Kind)
 	origin := flow.Kernel
 	if port := ctnl.Port(message); port != 0 && slices.Contains(s.start.OwnPortIDs, port) {
@@ -254,6 +260,24 @@ func (s *source) take(message []byte) (err error) {
 		s.reset(origin)
 	}
 	return s.add()
+}
+
+// wants says whether an event goes on: an expectation of a helper that was not
+// chosen does not. It gives those that do the zone that the kernel does not tell.
+func (s *source) wants(e *flow.Event) bool {
+	if s.config.Expectations.None() {
+		return true // and there are none
+	}
+	if !e.IsExpectation() {
+		s.zones.Note(e)
+		return true
+	}
+	helper, _ := e.Tail.Get(flow.AttrHelper)
+	if !s.config.Expectations.Has(string(helper)) {
+		return false
+	}
+	s.zones.Complete(e)
+	return true
 }
 
 func (s *source) add() error {
