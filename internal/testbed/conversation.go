@@ -107,9 +107,10 @@ func (c *Conversation) run(ctx context.Context) error {
 	go func() { failed <- c.talk(ctx, sent) }()
 	heard := sha256.New()
 	_, err := io.Copy(io.MultiWriter(heard, counting{&c.moved}), c.conn)
-	if err != nil {
-		c.stop()
+	if err == nil && ctx.Err() == nil {
+		err = errors.New("the server ended it")
 	}
+	c.stop()
 	if err := errors.Join(err, <-failed); err != nil {
 		return err
 	}

@@ -7,8 +7,9 @@
 //
 //   - Namespace: a named namespace; run functions, sockets and processes in it.
 //   - Process: a child with its output kept, stopped by its pid, never leaked.
-//   - Single and Pair: client, one or two firewalls, server; IPv4 and IPv6.
-//   - Server, Transfer, Churn, UDP, Ping: bounded traffic with checked content;
+//   - Single, Pair and Group: client, one, two or more firewalls, server; IPv4
+//     and IPv6.
+//   - Server, Transfer, Conversation, Churn, UDP, Ping: bounded traffic with checked content;
 //     FTPServer and FTP: control connections that make a helper expect others.
 //   - Injector: synthetic conntrack entries by the hundred thousand.
 //   - Table and Diff: what the kernel tracks, in a form that can be compared.

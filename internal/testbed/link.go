@@ -123,6 +123,21 @@ func (n *Namespace) bridge(name string) error {
 	return n.up(name)
 }
 
+// plainSwitch keeps bridged packets away from the switch's netfilter hooks,
+// where the kernel has that feature at all.
+func (n *Namespace) plainSwitch() error {
+	for _, name := range []string{"arptables", "iptables", "ip6tables"} {
+		sysctl := "net.bridge.bridge-nf-call-" + name
+		if _, err := n.ReadSysctl(sysctl); err != nil {
+			continue
+		}
+		if err := n.Sysctl(sysctl, "0"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // plug joins interface port of host to a bridge of the namespace, whose own end
 // of the cable is called end.
 func (n *Namespace) plug(bridge, end string, host *Namespace, port string) error {

@@ -165,7 +165,7 @@ func (p *Pair) build(config FirewallConfig) error {
 // wire makes the two switched networks and the sync cable.
 func (p *Pair) wire() error {
 	return firstError(
-		p.plainSwitch,
+		func() error { return p.Switch.plainSwitch() },
 		func() error { return p.Switch.bridge("in") },
 		func() error { return p.Switch.bridge("out") },
 		func() error { return p.Switch.plug("in", "in-client", p.Client, HostLink) },
@@ -176,21 +176,6 @@ func (p *Pair) wire() error {
 		func() error { return p.Switch.plug("out", "out-fw2", p.FW2.Namespace, OutsideLink) },
 		func() error { return Cable(p.FW1.Namespace, SyncLink, p.FW2.Namespace, SyncLink) },
 	)
-}
-
-// plainSwitch keeps bridged packets away from the switch's netfilter hooks,
-// where the kernel has that feature at all.
-func (p *Pair) plainSwitch() error {
-	for _, name := range []string{"arptables", "iptables", "ip6tables"} {
-		sysctl := "net.bridge.bridge-nf-call-" + name
-		if _, err := p.Switch.ReadSysctl(sysctl); err != nil {
-			continue
-		}
-		if err := p.Switch.Sysctl(sysctl, "0"); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // setUp gives a firewall of a Pair its own addresses and makes it forward.

@@ -1,5 +1,5 @@
-// Package e2e tests pairs of firewalls that both run sluice: the real binary,
-// real packets, the real kernel. It has tests alone.
+// Package e2e tests firewalls that run sluice together: the real binary, real
+// packets, the real kernel. It has tests alone.
 //
 //   - converge: at rest a peer's cache equals the kernel's table, also after
 //     stages were killed and stopped.
@@ -7,6 +7,8 @@
 //   - active: pairs whose packets may take either firewall.
 //   - lifecycle: start, stop, kill, hang; several namespaces; no cache.
 //   - examples: the files in pipelines/.
+//   - upgrade: a pair moves from conntrackd to sluice under traffic.
+//   - trio, third: three nodes, each with flows of its own; one runs conntrackd.
 //
 // How a node gets along with conntrackd is in test/interop.
 package e2e
