@@ -26,15 +26,16 @@ func TestTranscripts(t *testing.T) {
 		"status.json": {"status -o json"},
 		"dump.txt": {
 			"dump local", "dump local -o json", "dump peers.cache.memory -- --proto", "dump nosuch", "dump",
+			"dump --expectations local",
 		},
 		"steps.txt": {
-			"flush local peers", "flush --all", "flush kernel", "commit", "bulk", "resync local", "request-resync", "purge",
+			"flush local peers", "flush --all", "flush --expectations local", "flush kernel", "commit", "bulk", "resync local", "request-resync", "purge",
 			"role primary", "stop",
 		},
 		"steps.json": {"flush --all -o json", "commit -o json", "role backup -o json"},
 		"usage.txt": {
 			"", "stat", "nonsense", "status now", "status --nonsense", "status -o yaml", "flush", "flush --all local",
-			"flush kernel local", "role", "role king", "role primary backup", "dump", "stop it", "run", "run -f", "validate",
+			"flush kernel local", "flush --expectations kernel", "role", "role king", "role primary backup", "dump", "stop it", "run", "run -f", "validate",
 			"validate -f a b", "version 1", "plugin-exec", "plugin-exec filter-basic", "fmt --check=maybe",
 		},
 		"help.txt": {

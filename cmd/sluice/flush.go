@@ -10,9 +10,9 @@ import (
 )
 
 func (a *app) flush() *cobra.Command {
-	var all bool
+	var all, expectations bool
 	cmd := &cobra.Command{
-		Use:   "flush PIPELINE|STAGE...|kernel|--all",
+		Use:   "flush [--expectations] PIPELINE|STAGE...|kernel|--all",
 		Short: "Empty caches, or the kernel's table",
 		Long: `Empty the caches that are named, or all of them with --all. Nobody is told: peers keep what they have.
 
@@ -29,11 +29,14 @@ sink names as its scope accept. Those connections break or are tracked anew.`,
 				return usageError("name a pipeline or a stage, kernel, or --all")
 			case len(args) > 1 && slices.Contains(args, "kernel"):
 				return usageError("kernel stands alone: flush caches by a command of their own")
+			case expectations && slices.Contains(args, "kernel"):
+				return usageError("--expectations is for caches: the kernel's end with their masters")
 			}
-			return a.act(cmd.Context(), control.Request{Command: "flush", Targets: args, All: all})
+			return a.act(cmd.Context(), control.Request{Command: "flush", Targets: args, All: all, Expectations: expectations})
 		},
 		ValidArgsFunction: a.completeTargets(plugin.KindCache, 0, "kernel"),
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "every cache")
+	cmd.Flags().BoolVar(&expectations, "expectations", false, "only the expectations of helpers, and no flows")
 	return cmd
 }

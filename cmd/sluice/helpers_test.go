@@ -94,6 +94,9 @@ func (fake) Dump(_ context.Context, r control.DumpRequest, out io.Writer) error 
 		return errors.New(`dump: no pipeline or stage "nosuch": pipelines are [local peers]`)
 	}
 	text := "tcp      6 431999 ESTABLISHED src=192.0.2.1 dst=198.51.100.1 sport=40000 dport=443\n"
+	if r.What == control.DumpExpectations {
+		text = "300 proto=6 src=192.0.2.1 dst=198.51.100.1 sport=0 dport=40000\n"
+	}
 	if r.JSON {
 		text = `{"protocol":"tcp"}` + "\n"
 	}
@@ -107,6 +110,9 @@ func (fake) Dump(_ context.Context, r control.DumpRequest, out io.Writer) error 
 }
 
 func (fake) Do(_ context.Context, r control.Request, report func(control.Step)) error {
+	if r.Expectations {
+		report(control.Step{Name: "expectations"})
+	}
 	report(control.Step{Name: r.Command, Stage: strings.Join(r.Targets, " "), Elapsed: 1234 * time.Millisecond,
 		Counts: []control.Count{{Name: "flows", Value: 12031}, {Name: "without_master", Value: 3}}})
 	if r.All {

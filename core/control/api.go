@@ -12,7 +12,7 @@ type Backend interface {
 	// Status describes the node as it is now.
 	Status(ctx context.Context) (*Status, error)
 
-	// Dump streams the flows of the cache that target (a pipeline or a stage)
+	// Dump streams what the cache holds that target (a pipeline or a stage)
 	// names to out: lines of text, or one JSON object a line.
 	Dump(ctx context.Context, r DumpRequest, out io.Writer) error
 
@@ -29,11 +29,22 @@ type Request struct {
 	Command string   `json:"command"`
 	Targets []string `json:"targets,omitempty"` // pipelines or stages; role: primary, backup or fault; flush: also "kernel"
 	All     bool     `json:"all,omitempty"`     // flush: every cache
+
+	// Expectations narrows a flush of caches to these.
+	Expectations bool `json:"expectations,omitempty"`
 }
 
-// A DumpRequest asks for a cache's flows.
+// What a DumpRequest may ask for.
+const (
+	DumpFlows        = ""             // the flows
+	DumpExpectations = "expectations" // the expectations of helpers
+	DumpStats        = "stats"        // how many there are, by what they have in common
+)
+
+// A DumpRequest asks for what a cache holds.
 type DumpRequest struct {
 	Target string   `json:"target"`
+	What   string   `json:"what,omitempty"` // one of the constants
 	Args   []string `json:"args,omitempty"` // the cache plugin's own filters
 	JSON   bool     `json:"json,omitempty"`
 }

@@ -52,9 +52,12 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return status, nil
 }
 
-// Dump copies a cache's flows to out, line by line as the runner sends them.
+// Dump copies what a cache holds to out, line by line as the runner sends it.
 func (c *Client) Dump(ctx context.Context, r DumpRequest, out io.Writer) error {
 	query := url.Values{"target": {r.Target}, "arg": r.Args}
+	if r.What != DumpFlows {
+		query.Set("what", r.What)
+	}
 	if r.JSON {
 		query.Set("json", "1")
 	}

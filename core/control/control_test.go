@@ -141,7 +141,7 @@ func TestDump(t *testing.T) {
 				}
 				return c.err
 			}})
-			want := DumpRequest{Target: "a.cache.b&c", Args: []string{"--proto", "t=p ü"}, JSON: true}
+			want := DumpRequest{Target: "a.cache.b&c", What: DumpExpectations, Args: []string{"--proto", "t=p ü"}, JSON: true}
 			var out strings.Builder
 			err := NewClient(socket).Dump(t.Context(), want, &out)
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -336,6 +336,7 @@ func TestRefused(t *testing.T) {
 		{"POST", pathDo, `{"command":"` + strings.Repeat("x", maxBody) + `"}`, 400, "too large"},
 		{"GET", pathDo, ``, 405, ""},
 		{"GET", pathDump, ``, 400, "no target"},
+		{"GET", pathDump + "?target=a&what=weather", ``, 400, `what=\"weather\" is nothing`},
 		{"GET", pathDump + "?target=nosuch", ``, 404, "no pipeline nosuch"},
 		{"GET", "/v2/status", ``, 404, ""},
 		{"GET", "/v1/status?" + strings.Repeat("x", 2*maxHeader), ``, 431, ""},

@@ -10,7 +10,8 @@
 // and every language's library can speak it:
 //
 //	GET  /v1/status                          a Status
-//	GET  /v1/dump?target=T&json=1&arg=A…     flows, one a line; a failure after
+//	GET  /v1/dump?target=T&json=1&arg=A…     flows, one a line (what=expectations,
+//	                                         what=stats: those); a failure after
 //	                                         the first line is in the trailer
 //	                                         Sluice-Error
 //	POST /v1/do  (a Request)                 a Step a line as each ends, then

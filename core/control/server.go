@@ -111,9 +111,14 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) dump(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	request := DumpRequest{Target: query.Get("target"), Args: query["arg"], JSON: isTrue(query.Get("json"))}
+	request := DumpRequest{Target: query.Get("target"), What: query.Get("what"), Args: query["arg"], JSON: isTrue(query.Get("json"))}
 	if request.Target == "" {
 		refuse(w, http.StatusBadRequest, errors.New("dump: no target: name a pipeline or a stage"))
+		return
+	}
+	if !slices.Contains([]string{DumpFlows, DumpExpectations, DumpStats}, request.What) {
+		refuse(w, http.StatusBadRequest, fmt.Errorf("dump: what=%q is nothing that a cache has: write %s or %s, or nothing for flows",
+			request.What, DumpExpectations, DumpStats))
 		return
 	}
 	w.Header().Set("Content-Type", typeText)

@@ -92,8 +92,9 @@ func (f *Flow) ExpectationKey() ExpectationKey {
 	return k
 }
 
-// appendExpectation appends an expectation as `conntrack -L expect` prints it.
-func (f *Flow) appendExpectation(p []byte) []byte {
+// AppendExpectation appends the flow of an Expect or Unexpect to p on one line, as
+// `conntrack -L expect` prints it.
+func (f *Flow) AppendExpectation(p []byte) []byte {
 	x, known := f.Tail.Expectation()
 	if f.Has(HasTimeout) {
 		p = append(appendNumber(p, "", uint64(f.Timeout)), ' ')

@@ -236,11 +236,17 @@ func (e Event) MarshalJSON() ([]byte, error) {
 			Count uint64    `json:"count"`
 		}{e.Kind.String(), e.Sync.Flags, e.Sync.Count})
 	}
-	v := e.View()
+	return json.Marshal(e.View())
+}
+
+// View returns the flow or expectation as programs see it, with the event's
+// kind.
+func (e *Event) View() View {
+	v := e.Flow.View()
 	v.Kind = e.Kind.String()
 	if e.IsExpectation() {
 		v.Mask, v.Reply = v.Reply, nil
 		v.SourceNAT, v.DestinationNAT = nil, nil // the second tuple is no reply
 	}
-	return json.Marshal(v)
+	return v
 }

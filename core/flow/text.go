@@ -143,9 +143,9 @@ func (e *Event) AppendText(p []byte) []byte {
 	case Destroy:
 		p = append(p, "[DESTROY] "...)
 	case Expect:
-		return e.appendExpectation(append(p, "    [NEW] "...))
+		return e.AppendExpectation(append(p, "    [NEW] "...))
 	case Unexpect:
-		return e.appendExpectation(append(p, "[DESTROY] "...))
+		return e.AppendExpectation(append(p, "[DESTROY] "...))
 	default:
 		p = append(p, e.Kind.String()...)
 		p = appendNumber(p, " flags=", uint64(e.Sync.Flags))

@@ -185,6 +185,9 @@ func requestResync(do steps, source *stage) error {
 // flush empties caches, or purges the kernel's table at once.
 func (r *Runner) flush(do steps, q control.Request) error {
 	if slices.Contains(q.Targets, "kernel") {
+		if q.Expectations {
+			return errors.New("flush: the kernel's expectations end with their masters: flush kernel, or name caches")
+		}
 		return r.onStages(do, control.Request{Command: "flush"}, purges, "a sink with a scope", func(do steps, s *stage) error {
 			return r.purgeNow(do, s, nil)
 		})
@@ -197,12 +200,14 @@ func (r *Runner) flush(do steps, q control.Request) error {
 			return fmt.Errorf("flush: %w", err)
 		}
 	}
-	return r.onStages(do, q, isCache, "a cache", flushCache)
-}
-
-func flushCache(do steps, cache *stage) error {
-	_, err := do.flush(cache)
-	return err
+	var args []string
+	if q.Expectations {
+		args = append(args, "expectations")
+	}
+	return r.onStages(do, q, isCache, "a cache", func(do steps, cache *stage) error {
+		_, err := do.flush(cache, args...)
+		return err
+	})
 }
 
 // flush empties a cache; args are the cache's own.
@@ -290,5 +295,12 @@ func (r *Runner) Dump(ctx context.Context, q control.DumpRequest, out io.Writer)
 	if err != nil {
 		return err
 	}
-	return cache.command(ctx, plugin.Command{Name: "dump", Args: q.Args, JSON: q.JSON}, out)
+	command := plugin.Command{Name: "dump", Args: q.Args, JSON: q.JSON}
+	switch q.What {
+	case control.DumpExpectations:
+		command.Args = append([]string{"expectations"}, q.Args...)
+	case control.DumpStats:
+		command.Name = "stats"
+	}
+	return cache.command(ctx, command, out)
 }

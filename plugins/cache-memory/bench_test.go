@@ -69,19 +69,19 @@ func TestMemory(t *testing.T) {
 	if testing.Short() || raceDetector {
 		t.Skip("fills 70 MB, and the race detector several times that")
 	}
-	const flows, most = 500000, 225
+	const number, most = 500000, 225
 	debug.FreeOSMemory()
 	before := resident(t)
 	r, out := newRig(t), &discard{}
-	for i := 0; i < flows; i += 500 {
+	for i := 0; i < number; i += 500 {
 		r.feedFast(batchOf(flow.New, i, 500), out)
 	}
 	runtime.GC()
 	after := resident(t)
-	each := float64(after-before) / flows
-	t.Logf("%.0f bytes a flow resident, %.0f by the cache's own count", each, float64(r.cache.core.bytes())/flows)
-	if r.cache.core.count.flows != flows {
-		t.Fatalf("%d flows", r.cache.core.count.flows)
+	each := float64(after-before) / number
+	t.Logf("%.0f bytes a flow resident, %.0f by the cache's own count", each, float64(r.cache.core.bytes())/number)
+	if r.cache.core.count.of[flows].held != number {
+		t.Fatalf("%d flows", r.cache.core.count.of[flows].held)
 	}
 	if each > most {
 		t.Errorf("%.0f bytes a flow resident, more than %d", each, most)
@@ -106,10 +106,10 @@ func resident(t *testing.T) int {
 func BenchmarkApply(b *testing.B) {
 	for _, kind := range []flow.Kind{flow.New, flow.Update} {
 		b.Run(kind.String(), func(b *testing.B) {
-			const flows = 100 * perBatch * 10
+			const number = 100 * perBatch * 10
 			r, out := newRig(b), &discard{}
 			var batches [][]byte
-			for i := 0; i < flows; i += perBatch {
+			for i := 0; i < number; i += perBatch {
 				p := append([]byte(nil), batchOf(kind, i, perBatch)...)
 				r.feedFast(p, out)
 				batches = append(batches, p)
@@ -140,14 +140,14 @@ func BenchmarkReplayed(b *testing.B) {
 
 // BenchmarkReplay sends what a cache holds; ns/op is per flow.
 func BenchmarkReplay(b *testing.B) {
-	const flows = 50000
+	const number = 50000
 	r, out := newRig(b), &discard{}
-	for i := 0; i < flows; i += 500 {
+	for i := 0; i < number; i += 500 {
 		r.feedFast(batchOf(flow.New, i, 500), out)
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
-	for n := 0; n < b.N; n += flows {
+	for n := 0; n < b.N; n += number {
 		if err := r.cache.replay(b.Context(), plugin.Replay{ID: 1}, out); err != nil {
 			b.Fatal(err)
 		}
@@ -156,15 +156,15 @@ func BenchmarkReplay(b *testing.B) {
 
 // BenchmarkDump writes a cache's flows; ns/op is per flow.
 func BenchmarkDump(b *testing.B) {
-	const flows = 50000
+	const number = 50000
 	r, out := newRig(b), &discard{}
-	for i := 0; i < flows; i += 500 {
+	for i := 0; i < number; i += 500 {
 		r.feedFast(batchOf(flow.New, i, 500), out)
 	}
 	for _, asJSON := range []bool{false, true} {
 		b.Run(fmt.Sprintf("json=%v", asJSON), func(b *testing.B) {
 			b.ReportAllocs()
-			for n := 0; n < b.N; n += flows {
+			for n := 0; n < b.N; n += number {
 				if err := r.cache.Command(b.Context(), plugin.Command{Name: "dump", JSON: asJSON}, io.Discard); err != nil {
 					b.Fatal(err)
 				}

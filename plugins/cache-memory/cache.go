@@ -29,8 +29,13 @@ type Cache struct {
 	core *core
 
 	// Apply's own.
-	packed  packer
-	refused uint64 // core.count.refused when the runner was last told
+	packed packer
+	told   [classes]told
+}
+
+// told is what the runner knows of a class's limit.
+type told struct {
+	refused uint64 // how many were when it was last told
 	full    bool
 }
 
@@ -49,7 +54,7 @@ func newCache(c Config) *Cache {
 // Open implements plugin.Opener.
 func (c *Cache) Open(_ context.Context, host plugin.Host) error {
 	c.host = host
-	c.core = newCore(int(c.config.Limit), c.config.Hold, host.Start().WriteThrough)
+	c.core = newCore([classes]int{flows: int(c.config.Limit), expectations: int(c.config.ExpectationLimit)}, c.config.Hold, host.Start().WriteThrough)
 	return nil
 }
 
@@ -79,23 +84,26 @@ func (c *Cache) apply(b *flow.Batch, out output) error {
 	return nil
 }
 
-// tellFull raises the signal when the cache refuses flows for the first time,
-// and again after there was room in between.
+// tellFull raises the signal when the cache refuses flows, or expectations, for
+// the first time, and again after there was room in between.
 func (c *Cache) tellFull() {
 	c.mu.Lock()
-	refused, flows, limit := c.core.count.refused, c.core.count.flows, c.core.limit
+	count, limit := c.core.count.of, c.core.limit
 	c.mu.Unlock()
-	if refused != c.refused && !c.full {
-		c.full = true
-		detail := fmt.Sprintf("%d flows are all that the limit allows", limit)
-		if flows < limit {
-			detail = fmt.Sprintf("flows of %d peers are here, and no room for one more peer", maxOwners-1)
+	for of := range classes {
+		told, n := &c.told[of], &count[of]
+		if n.refused != told.refused && !told.full {
+			told.full = true
+			detail := fmt.Sprintf("%d %s are all that the limit allows", limit[of], of.noun())
+			if n.held < limit[of] {
+				detail = fmt.Sprintf("%s of %d peers are here, and no room for one more peer", of.noun(), maxOwners-1)
+			}
+			c.host.Signal(plugin.SignalFull, detail)
 		}
-		c.host.Signal(plugin.SignalFull, detail)
-	}
-	c.refused = refused
-	if flows < limit-limit/16 {
-		c.full = false
+		told.refused = n.refused
+		if n.held < limit[of]-limit[of]/16 {
+			told.full = false
+		}
 	}
 }
 
@@ -163,12 +171,15 @@ func (c *Cache) done(r *replay, owner netip.Addr) {
 	id, arrived, n := r.id, r.arrived, r.counts
 	c.core.finish(r)
 	c.mu.Unlock()
-	c.host.Done(plugin.Report{Replay: id, Owner: owner, Counts: []plugin.Count{
-		{Name: "flows", Value: arrived},
-		{Name: "new", Value: n.inserted},
-		{Name: "changed", Value: n.changed},
-		{Name: "swept", Value: n.swept},
-	}})
+	counts := []plugin.Count{{Name: "flows", Value: arrived[flows]}}
+	if n := arrived[expectations]; n > 0 {
+		counts = append(counts, plugin.Count{Name: "expectations", Value: n})
+	}
+	c.host.Done(plugin.Report{Replay: id, Owner: owner, Counts: append(counts,
+		plugin.Count{Name: "new", Value: n.inserted},
+		plugin.Count{Name: "changed", Value: n.changed},
+		plugin.Count{Name: "swept", Value: n.swept},
+	)})
 }
 
 // reap removes tombstones that are of no use any more, a few at a time.
@@ -178,39 +189,6 @@ func (c *Cache) reap() {
 		more = c.core.reap(step)
 		c.mu.Unlock()
 	}
-}
-
-// Statistics implements plugin.Meter. It waits for the table's lock at most for
-// one batch, and never for the output.
-func (c *Cache) Statistics() []plugin.Statistic {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n := &c.core.count
-	s := []plugin.Statistic{
-		{Name: "flows", Help: "flows in the cache", Type: plugin.Gauge, Value: uint64(n.flows)},
-		{Name: "flows_foreign", Help: "of them, other nodes' flows that this one put into its kernel", Type: plugin.Gauge, Value: uint64(n.foreign)},
-		{Name: "flows_limit", Help: "most flows that the cache keeps", Type: plugin.Gauge, Value: uint64(c.core.limit)},
-		{Name: "memory_bytes", Help: "memory allocated for flows, in bytes", Type: plugin.Gauge, Value: uint64(c.core.bytes())},
-		{Name: "tombstones", Help: "flows that ended during a replay and are remembered until its end", Type: plugin.Gauge, Value: uint64(len(c.core.replays.graves) - c.core.replays.head)},
-		{Name: "inserted", Help: "flows that became known", Value: n.inserted},
-		{Name: "updated", Help: "changes of known flows", Value: n.updated},
-		{Name: "destroyed", Help: "flows that ended", Value: n.destroyed},
-		{Name: "swept", Help: "flows that a replay did not name", Value: n.swept},
-		{Name: "unchanged", Help: "replayed records that told nothing new", Value: n.unchanged},
-		{Name: "destroys_ignored", Help: "ends told by a node that doesn't own the flow, or of a predecessor of the same addresses", Value: n.ignoredDestroys},
-		{Name: "replayed_overtaken", Help: "replayed records of flows that a live event touched meanwhile", Value: n.overtaken},
-		{Name: "replayed_stale", Help: "replayed records of replays that were cancelled, or whose begin was lost", Type: plugin.Loss, Value: n.stale},
-		{Name: "replays_incomplete", Help: "replays that lost records on their way", Type: plugin.Loss, Value: n.incomplete},
-		{Name: "refused", Help: "new flows refused at the limit", Type: plugin.Loss, Value: n.refused},
-	}
-	for _, o := range c.core.owners.list[1:] {
-		if o.address.IsValid() {
-			s = append(s, plugin.Statistic{
-				Name: "peer_flows", Help: "flows that the peer owns", Type: plugin.Gauge, Value: uint64(o.flows), Peer: o.address.String(),
-			})
-		}
-	}
-	return s
 }
 
 // originOf returns the origin of what a node owns.

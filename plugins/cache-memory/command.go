@@ -14,21 +14,38 @@ import (
 	"github.com/sluice-project/sluice/core/plugin"
 )
 
+// The arguments of commands that are words of their own.
+const (
+	argExpectations = "expectations" // dump, flush: these and no flows
+	argCommitted    = "committed"    // flush: what was passed on
+)
+
 // Command implements plugin.Commander.
 func (c *Cache) Command(ctx context.Context, command plugin.Command, out io.Writer) error {
 	switch command.Name {
 	case "dump":
-		filter, err := parseFilter(command.Args)
+		of, args := flows, command.Args
+		if len(args) > 0 && args[0] == argExpectations {
+			of, args = expectations, args[1:]
+		}
+		filter, err := parseFilter(args)
 		if err != nil {
 			return fmt.Errorf("dump: %w", err)
 		}
-		return c.dump(ctx, filter, command.JSON, out)
+		return c.dump(ctx, of, filter, command.JSON, out)
 	case "flush":
-		committed := slices.Equal(command.Args, []string{"committed"})
-		if len(command.Args) > 0 && !committed {
-			return fmt.Errorf("flush: %q is no argument: it takes none, or committed", command.Args)
+		var f flushing
+		for _, arg := range command.Args {
+			switch arg {
+			case argCommitted:
+				f.committed = true
+			case argExpectations:
+				f.expectations = true
+			default:
+				return fmt.Errorf("flush: %q is no argument: known are %s and %s", arg, argCommitted, argExpectations)
+			}
 		}
-		return c.flush(committed, command.JSON, out)
+		return c.flush(f, command.JSON, out)
 	case "stats":
 		return c.stats(command.JSON, out)
 	}
@@ -42,22 +59,23 @@ type copied struct {
 	foreign bool
 	sent    bool
 	age     uint32
+	active  uint32
 }
 
-// dump writes the flows that pass the filter. It holds the table's lock for one
+// dump writes the flows, or the expectations, that pass the filter. It holds the table's lock for one
 // step at a time, so what it shows is not of one moment.
-func (c *Cache) dump(ctx context.Context, filter filter, asJSON bool, out io.Writer) error {
+func (c *Cache) dump(ctx context.Context, of class, filter filter, asJSON bool, out io.Writer) error {
 	w := bufio.NewWriterSize(out, 32<<10)
-	flows, memory := make([]copied, 0, step), []byte(nil)
+	copies, memory := make([]copied, 0, step), []byte(nil)
 	var line []byte
 	for slot, more := uint32(0), true; more; {
-		flows, memory = flows[:0], memory[:0]
-		flows, memory, slot, more = c.copy(flows, memory, slot)
-		for i := range flows {
-			if !filter.accepts(&flows[i]) {
+		copies, memory = copies[:0], memory[:0]
+		copies, memory, slot, more = c.copy(of, copies, memory, slot)
+		for i := range copies {
+			if !filter.accepts(&copies[i]) {
 				continue
 			}
-			line = c.appendLine(line[:0], &flows[i], asJSON)
+			line = c.appendLine(line[:0], &copies[i], asJSON)
 			if _, err := w.Write(line); err != nil {
 				return fmt.Errorf("dump: %w", err)
 			}
@@ -69,35 +87,39 @@ func (c *Cache) dump(ctx context.Context, filter filter, asJSON bool, out io.Wri
 	return w.Flush()
 }
 
-// copy copies the flows of one step after the slot last; their tails into
+// copy copies what one step has of a class after the slot last; their tails into
 // memory.
-func (c *Cache) copy(flows []copied, memory []byte, last uint32) ([]copied, []byte, uint32, bool) {
+func (c *Cache) copy(of class, copies []copied, memory []byte, last uint32) ([]copied, []byte, uint32, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	core, now := c.core, c.clock()
 	for n := step; last < core.last && n > 0; n-- {
 		last++
 		e := core.at(last)
-		if !e.alive() {
+		if !e.alive() || e.class() != of {
 			continue
 		}
-		one := copied{owner: core.owners.list[e.owner].address, foreign: e.has(flagForeign), sent: e.has(flagSent), age: now - e.changed}
+		one := copied{
+			owner: core.owners.list[e.owner].address, foreign: e.has(flagForeign), sent: e.has(flagSent),
+			age: now - e.changed, active: now - e.since,
+		}
 		core.table.event(e, &one.event)
 		begin := len(memory)
 		memory = append(memory, one.event.Tail...)
 		one.event.Tail = memory[begin:len(memory):len(memory)]
-		flows = append(flows, one)
+		copies = append(copies, one)
 	}
-	return flows, memory, last, last < core.last
+	return copies, memory, last, last < core.last
 }
 
-// A line is a flow in JSON, with what the cache knows of it.
+// A line is a flow or an expectation in JSON, with what the cache knows of it.
 type line struct {
 	flow.View
 	Owner     string `json:"owner,omitempty"`     // the peer that owns it
 	Foreign   bool   `json:"foreign,omitempty"`   // another node's flow in this node's kernel
 	Committed bool   `json:"committed,omitempty"` // of a cache with hold: it was passed on
 	Age       uint32 `json:"age"`                 // seconds since the last event
+	Active    uint32 `json:"active"`              // seconds since it became known here
 }
 
 func (c *Cache) appendLine(p []byte, one *copied, asJSON bool) []byte {
@@ -106,13 +128,19 @@ func (c *Cache) appendLine(p []byte, one *copied, asJSON bool) []byte {
 		owner = one.owner.String()
 	}
 	if asJSON {
-		b, err := json.Marshal(line{one.event.View(), owner, one.foreign, c.config.Hold && one.sent, one.age})
+		view := one.event.View()
+		view.Kind = "" // it is no event
+		b, err := json.Marshal(line{view, owner, one.foreign, c.config.Hold && one.sent, one.age, one.active})
 		if err != nil {
 			b = fmt.Appendf(nil, `{"error":%q}`, err.Error())
 		}
 		return append(append(p, b...), '\n')
 	}
-	p = one.event.Flow.AppendText(p)
+	if one.event.IsExpectation() {
+		p = one.event.AppendExpectation(p)
+	} else {
+		p = one.event.Flow.AppendText(p)
+	}
 	if owner != "" {
 		p = append(append(p, " owner="...), owner...)
 	}
@@ -122,54 +150,65 @@ func (c *Cache) appendLine(p []byte, one *copied, asJSON bool) []byte {
 	return append(p, '\n')
 }
 
-// flush empties the cache, or takes those flows out of it that were passed on:
-// what came after a commit had gone by stays for another. No DESTROY leaves the
-// cache: the stages below keep what they know.
-func (c *Cache) flush(committed, asJSON bool, out io.Writer) error {
-	flushed, left := 0, 0
+// flushing says what to flush; the zero value everything.
+type flushing struct {
+	committed    bool // only what was passed on: what came after a commit had gone by stays for another
+	expectations bool // only these
+}
+
+// flush takes entries out of the cache. No DESTROY leaves it: the stages below
+// keep what they know.
+func (c *Cache) flush(f flushing, asJSON bool, out io.Writer) error {
+	var flushed [classes]int
+	left := 0
 	for slot, more := uint32(0), true; more; {
 		c.mu.Lock()
-		var n int
-		n, slot, more = c.core.flush(committed, slot, step)
-		left = c.core.count.flows
+		slot, more = c.core.flush(f, slot, step, &flushed)
+		left = c.core.count.of[flows].held + c.core.count.of[expectations].held
 		c.mu.Unlock()
-		flushed += n
 	}
-	counts := map[string]int{"flows": flushed}
-	if committed {
+	counts := map[string]int{}
+	if !f.expectations {
+		counts["flows"] = flushed[flows]
+	}
+	if f.expectations || flushed[expectations] > 0 {
+		counts["expectations"] = flushed[expectations]
+	}
+	if f.committed {
 		counts["left"] = left
 	}
 	return answer(asJSON, out, counts)
 }
 
-// flush forgets the flows of up to n slots after last, or those of them that
-// were passed on.
-func (c *core) flush(committed bool, last uint32, n int) (flushed int, _ uint32, more bool) {
+// flush forgets what is to be flushed among up to n slots after last.
+func (c *core) flush(f flushing, last uint32, n int, flushed *[classes]int) (_ uint32, more bool) {
 	for ; last < c.last && n > 0; n-- {
 		last++
-		if e := c.at(last); e.alive() && (!committed || e.has(flagSent)) {
+		e := c.at(last)
+		of := e.class()
+		if e.alive() && (!f.committed || e.has(flagSent)) && (!f.expectations || of == expectations) {
 			c.kill(e)
 			c.remove(last)
-			flushed++
+			flushed[of]++
 		}
 	}
 	if last >= c.last && c.index.used == 0 && len(c.replays.graves) == 0 {
 		seed := c.seed
 		c.table = newTable()
 		c.seed = seed
-		return flushed, last, false
+		return last, false
 	}
-	return flushed, last, last < c.last
+	return last, last < c.last
 }
 
-// stats counts flows by owner, by protocol and by state.
+// stats counts flows by owner, by protocol and by state, and expectations.
 func (c *Cache) stats(asJSON bool, out io.Writer) error {
 	counts := map[string]int{}
-	flows, memory := make([]copied, 0, step), []byte(nil)
+	copies, memory := make([]copied, 0, step), []byte(nil)
 	for slot, more := uint32(0), true; more; {
-		flows, memory, slot, more = c.copy(flows[:0], memory[:0], slot)
-		for i := range flows {
-			one := &flows[i]
+		copies, memory, slot, more = c.copy(flows, copies[:0], memory[:0], slot)
+		for i := range copies {
+			one := &copies[i]
 			counts["flows"]++
 			counts["protocol "+flow.ProtocolName(one.event.Protocol)]++
 			if s := one.event.StateName(); s != "" {
@@ -183,6 +222,9 @@ func (c *Cache) stats(asJSON bool, out io.Writer) error {
 			}
 		}
 	}
+	c.mu.Lock()
+	counts["expectations"] = c.core.count.of[expectations].held
+	c.mu.Unlock()
 	counts["limit"] = int(c.config.Limit)
 	return answer(asJSON, out, counts)
 }

@@ -168,8 +168,9 @@ func TestStats(t *testing.T) {
 	r.feed(live, added(1, 1), udp)
 	r.feed(fromA, added(3, 3))
 	r.feed(own, added(4, 3))
+	r.feed(live, awaited(21, 1))
 	want := map[string]int{
-		"flows": 4, "protocol tcp": 3, "protocol udp": 1, "state tcp ESTABLISHED": 3, "owner 192.168.100.1": 1, "foreign": 1, "limit": defaultLimit,
+		"expectations": 1, "flows": 4, "protocol tcp": 3, "protocol udp": 1, "state tcp ESTABLISHED": 3, "owner 192.168.100.1": 1, "foreign": 1, "limit": defaultLimit,
 	}
 	got := map[string]int{}
 	if err := json.Unmarshal([]byte(r.answer(plugin.Command{Name: "stats", JSON: true})), &got); err != nil {

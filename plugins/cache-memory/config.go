@@ -10,27 +10,35 @@ var Definition = plugin.Definition{
 	Type:    "memory",
 	Summary: "Keeps flows in memory, passes their changes on, and replays them.",
 	Config: func() any {
-		return &Config{Limit: defaultLimit, ReplayRate: defaultReplayRate}
+		return &Config{Limit: defaultLimit, ExpectationLimit: defaultExpectationLimit, ReplayRate: defaultReplayRate}
 	},
 }
 
 const (
-	defaultLimit      = 1 << 20
-	maxLimit          = 1 << 27
+	defaultLimit = 1 << 20
+	maxLimit     = 1 << 27
+
+	defaultExpectationLimit = 1 << 14
+	maxExpectationLimit     = 1 << 20
+
 	defaultReplayRate = 50000
 )
 
 // Config is the plugin's block. None of it needs a privilege.
 type Config struct {
-	Limit      uint32 `hcl:"limit,optional" doc:"Most flows that the cache keeps. At the limit new flows are refused and counted, and the runner is told. A flow takes about 150 bytes, and its labels, helper and master what they need. Choose what nf_conntrack_max allows, on both firewalls."`
-	Hold       bool   `hcl:"hold,optional" doc:"Pass nothing on until the flows are committed: conntrackd's external cache. Leave it out in front of a cache or sink that is to follow at once."`
-	ReplayRate uint32 `hcl:"replay_rate,optional" doc:"Records a second that a replay sends, so that it neither delays live changes nor overruns a peer's receive buffer; 0 for as fast as it goes. A commit is never paced."`
+	Limit            uint32 `hcl:"limit,optional" doc:"Most flows that the cache keeps. At the limit new flows are refused and counted, and the runner is told. A flow takes about 160 bytes, and its labels, helper and master what they need. Choose what nf_conntrack_max allows, on both firewalls."`
+	ExpectationLimit uint32 `hcl:"expectation_limit,optional" doc:"Most expectations that the cache keeps, besides. They are few: one a transfer that a helper waits for. An expectation takes about 270 bytes."`
+	Hold             bool   `hcl:"hold,optional" doc:"Pass nothing on until the flows are committed: conntrackd's external cache. Leave it out in front of a cache or sink that is to follow at once."`
+	ReplayRate       uint32 `hcl:"replay_rate,optional" doc:"Records a second that a replay sends, so that it neither delays live changes nor overruns a peer's receive buffer; 0 for as fast as it goes. A commit is never paced."`
 }
 
-// Validate checks the limit.
+// Validate checks the limits.
 func (c *Config) Validate() (d plugin.Diagnostics) {
 	if c.Limit < 1 || c.Limit > maxLimit {
 		d.Add(plugin.Path("limit"), "Bad limit", "The limit is a number of flows from 1 to %d.", maxLimit)
+	}
+	if c.ExpectationLimit < 1 || c.ExpectationLimit > maxExpectationLimit {
+		d.Add(plugin.Path("expectation_limit"), "Bad limit", "The limit is a number of expectations from 1 to %d.", maxExpectationLimit)
 	}
 	return d
 }

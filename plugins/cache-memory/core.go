@@ -25,13 +25,15 @@ import (
 //  5. It marks its key as touched, DESTROYs too, while a replay is under way:
 //     see replays.go.
 //  6. At the limit a flow that is not known is refused, and counted.
+//  7. Expectations go by the same rules, with a limit of their own. An Expect is
+//     a NEW that nobody below needs to hear of if it tells nothing new.
 //
 // What leaves (see emit) is the whole flow as it is known, once a batch.
 type core struct {
 	table
-	limit        int  // entries, tombstones not counted
-	hold         bool // pass on only what was committed
-	writeThrough bool // flows that only a dump told of are foreign
+	limit        [classes]int // entries, tombstones not counted
+	hold         bool         // pass on only what was committed
+	writeThrough bool         // flows that only a dump told of are foreign
 
 	owners  owners
 	replays replays
@@ -48,18 +50,24 @@ type core struct {
 
 // counters are what Statistics shows.
 type counters struct {
-	flows, foreign int // entries that are flows; of them, foreign ones
+	of [classes]tally
 
-	inserted, updated, destroyed, swept uint64
-	unchanged                           uint64 // replayed records that told nothing new
-	refused                             uint64 // new flows at the limit
-	ignoredDestroys                     uint64 // of another owner, or of a predecessor
-	overtaken                           uint64 // replayed records of keys that live events touched
-	stale                               uint64 // records of replays that were cancelled, or whose begin was lost
-	incomplete                          uint64 // replays that lost records
+	unchanged       uint64 // replayed records that told nothing new
+	ignoredDestroys uint64 // of another owner, or of a predecessor
+	overtaken       uint64 // replayed records of keys that live events touched
+	stale           uint64 // records of replays that were cancelled, or whose begin was lost
+	incomplete      uint64 // replays that lost records
 }
 
-func newCore(limit int, hold, writeThrough bool) *core {
+// A tally counts the entries of one class.
+type tally struct {
+	held, foreign int // that are no tombstones; of them, foreign ones
+
+	inserted, updated, destroyed, swept uint64
+	refused                             uint64 // new ones at the limit
+}
+
+func newCore(limit [classes]int, hold, writeThrough bool) *core {
 	return &core{table: newTable(), limit: limit, hold: hold, writeThrough: writeThrough, owners: newOwners()}
 }
 
@@ -76,7 +84,7 @@ func (c *core) apply(h *flow.Header, cursor *flow.Cursor, now uint32) (mark bool
 		case c.event.IsMark():
 			return true
 		case !ok:
-			c.count.refused++
+			c.tally(&c.event).refused++
 		case h.Replay == 0:
 			c.live(cursor.Record(), h.Origin, owner, now)
 		case r == nil:
@@ -88,28 +96,41 @@ func (c *core) apply(h *flow.Header, cursor *flow.Cursor, now uint32) (mark bool
 	return false
 }
 
+// tally returns the counters that an event is counted in.
+func (c *core) tally(e *flow.Event) *tally {
+	if e.IsExpectation() {
+		return &c.count.of[expectations]
+	}
+	return &c.count.of[flows]
+}
+
 // live applies the live record r, which c.event has decoded.
 func (c *core) live(r flow.Record, origin flow.Origin, owner uint16, now uint32) {
 	k := keyOf(r)
 	slot := c.find(&k)
 	known := slot != 0 && c.at(slot).alive()
-	if c.event.Kind == flow.Destroy {
+	if c.event.Kind == flow.Destroy || c.event.Kind == flow.Unexpect {
 		c.destroy(r, &k, slot, origin, owner)
 		return
 	}
-	if !known && !c.admit() {
+	if !known && !c.admit(classOf(r)) {
 		return
 	}
 	foreign := origin == flow.Own
 	switch {
 	case !known:
-		slot = c.enter(r, &k, slot, owner, foreign)
+		slot = c.enter(r, &k, slot, owner, foreign, now)
+	case c.event.Kind == flow.Expect && !c.another(c.at(slot)):
+		if c.restate(c.at(slot), r) {
+			c.at(slot).set(flagChanged)
+			c.tally(&c.event).updated++
+		}
 	case c.event.Kind == flow.New || c.another(c.at(slot)) || c.reopened(c.at(slot), owner):
 		c.renew(slot, r)
 	default:
 		c.merge(c.at(slot))
 		c.at(slot).set(flagChanged)
-		c.count.updated++
+		c.tally(&c.event).updated++
 	}
 	e := c.at(slot)
 	if !foreign {
@@ -145,7 +166,7 @@ func (c *core) destroy(r flow.Record, k *key, slot uint32, origin flow.Origin, o
 		c.event.Status &^= flow.Dying // it goes on as the flow last was
 		c.merge(e)
 		c.kill(e)
-		c.count.destroyed++
+		c.tally(&c.event).destroyed++
 	}
 	e.live = c.replays.epoch
 	c.touch(slot)
@@ -180,32 +201,33 @@ func closing(f *flow.Flow) bool {
 	return f.Protocol == flow.TCP && f.Has(flow.HasState) && f.State >= flow.TCPFinWait && f.State <= flow.TCPClose
 }
 
-// admit says whether there is room for one more flow.
-func (c *core) admit() bool {
-	if c.count.flows < c.limit {
+// admit says whether there is room for one more of a class.
+func (c *core) admit(of class) bool {
+	if c.count.of[of].held < c.limit[of] {
 		return true
 	}
-	c.count.refused++
+	c.count.of[of].refused++
 	return false
 }
 
-// enter makes a flow of a record whose key is unknown (slot 0) or a tombstone's.
-func (c *core) enter(r flow.Record, k *key, slot uint32, owner uint16, foreign bool) uint32 {
+// enter makes an entry of a record whose key is unknown (slot 0) or a tombstone's.
+func (c *core) enter(r flow.Record, k *key, slot uint32, owner uint16, foreign bool, now uint32) uint32 {
 	if slot == 0 {
 		slot = c.insert(k, r)
 	} else {
 		c.revive(slot, r)
 	}
 	e := c.at(slot)
-	e.owner = owner
+	e.owner, e.since = owner, now
 	e.set(flagChanged)
-	c.count.inserted++
-	c.count.flows++
-	c.owners.list[owner].flows++
+	of, n := e.class(), c.tally(&c.event)
+	n.inserted++
+	n.held++
+	c.owners.list[owner].held[of]++
 	if foreign {
 		e.set(flagForeign)
 		e.clear(flagSent)
-		c.count.foreign++
+		n.foreign++
 	}
 	return slot
 }
@@ -229,15 +251,16 @@ func (c *core) renew(slot uint32, r flow.Record) {
 	e := c.at(slot)
 	c.replace(e, r)
 	e.set(flagChanged | flagReplaced)
-	c.count.updated++
+	c.tally(&c.event).updated++
 }
 
 // kill makes a tombstone of a flow.
 func (c *core) kill(e *entry) {
-	c.count.flows--
-	c.owners.list[e.owner].flows--
+	of := e.class()
+	c.count.of[of].held--
+	c.owners.list[e.owner].held[of]--
 	if e.has(flagForeign) {
-		c.count.foreign--
+		c.count.of[of].foreign--
 		e.clear(flagForeign)
 	}
 	e.set(flagDead | flagChanged)
@@ -248,15 +271,16 @@ func (c *core) claim(e *entry) {
 	if e.has(flagForeign) {
 		e.clear(flagForeign)
 		e.set(flagChanged)
-		c.count.foreign--
+		c.count.of[e.class()].foreign--
 	}
 }
 
 // own makes a node the owner of a flow.
 func (c *core) own(e *entry, owner uint16) {
 	if e.owner != owner {
-		c.owners.list[e.owner].flows--
-		c.owners.list[owner].flows++
+		of := e.class()
+		c.owners.list[e.owner].held[of]--
+		c.owners.list[owner].held[of]++
 		e.owner = owner
 		e.set(flagChanged)
 	}
@@ -325,7 +349,8 @@ func sameTail(a, b flow.Attributes) bool {
 // entries:
 //
 //  1. One record a flow, the whole of it: New if the stages below don't know it
-//     or know another flow of its key, else Update, or Destroy.
+//     or know another flow of its key, else Update, or Destroy. (Of an
+//     expectation: Expect, or Unexpect.)
 //  2. A flow that came and went within the batch leaves no trace.
 //  3. Foreign flows, and what our own injections did, are kept to ourselves.
 //  4. With hold, only flows that were committed, or that a commit under way has
@@ -356,7 +381,7 @@ func (c *core) verdict(slot uint32, e *entry, origin flow.Origin) flow.Kind {
 			return flow.Destroy
 		}
 		return 0
-	case c.hold && !e.has(flagSent) && !c.commit.passed(slot, c.related(e)):
+	case c.hold && !e.has(flagSent) && !c.commit.passed(slot, c.turn(e)):
 		return 0
 	}
 	kind := flow.Update
@@ -367,9 +392,14 @@ func (c *core) verdict(slot uint32, e *entry, origin flow.Origin) flow.Kind {
 	return kind
 }
 
-// packed returns an entry's record as one of the given kind, valid until the
-// next call.
+// packed returns an entry's record as one of the given kind (of an expectation,
+// of the kind that means the same), valid until the next call.
 func (c *core) packed(e *entry, kind flow.Kind) flow.Record {
+	if e.class() == expectations {
+		if kind = flow.Expect; e.has(flagDead) {
+			kind = flow.Unexpect
+		}
+	}
 	c.record = c.appendRecord(c.record[:0], e)
 	c.record[2] = byte(kind)
 	return c.record
@@ -378,4 +408,15 @@ func (c *core) packed(e *entry, kind flow.Kind) flow.Record {
 func (c *core) related(e *entry) bool {
 	n := e.tailSize()
 	return n > 0 && flow.Attributes(c.tails.get(e.tail, n)).Has(flow.AttrMaster)
+}
+
+// turn returns the pass of a commit that sends an entry.
+func (c *core) turn(e *entry) int {
+	switch {
+	case e.class() == expectations:
+		return passExpectations
+	case c.related(e):
+		return passRelated
+	}
+	return passMasters
 }

@@ -144,7 +144,8 @@ func (r *rig) feedPacket(p []byte) {
 // check compares the counters with the table.
 func (r *rig) check() {
 	c := r.cache.core
-	flows, foreign, owned := 0, 0, make([]int, len(c.owners.list))
+	var held, foreign [classes]int
+	owned := make([][classes]int, len(c.owners.list))
 	for slot := uint32(1); slot <= c.last; slot++ {
 		e := c.at(slot)
 		if e.has(flagPending | flagChanged | flagReplaced) {
@@ -153,18 +154,20 @@ func (r *rig) check() {
 		if !e.alive() {
 			continue
 		}
-		flows++
-		owned[e.owner]++
+		held[e.class()]++
+		owned[e.owner][e.class()]++
 		if e.has(flagForeign) {
-			foreign++
+			foreign[e.class()]++
 		}
 	}
-	if flows != c.count.flows || foreign != c.count.foreign {
-		r.t.Errorf("%d flows, %d foreign; counted are %d, %d", flows, foreign, c.count.flows, c.count.foreign)
+	for of, n := range c.count.of {
+		if held[of] != n.held || foreign[of] != n.foreign {
+			r.t.Errorf("%d %s, %d foreign; counted are %d, %d", held[of], class(of).noun(), foreign[of], n.held, n.foreign)
+		}
 	}
 	for i, n := range owned {
-		if c.owners.list[i].flows != n {
-			r.t.Errorf("owner %d has %d flows, counted are %d", i, n, c.owners.list[i].flows)
+		if c.owners.list[i].held != n {
+			r.t.Errorf("owner %d has %v, counted are %v", i, n, c.owners.list[i].held)
 		}
 	}
 }
@@ -181,12 +184,13 @@ func (r *rig) replay(flags flow.SyncFlags) error {
 func shortly(h *flow.Header, e *flow.Event) string {
 	s := map[flow.Kind]string{
 		flow.New: "new", flow.Update: "update", flow.Destroy: "destroy", flow.SyncBegin: "begin", flow.SyncEnd: "end",
+		flow.Expect: "expect", flow.Unexpect: "unexpect",
 	}[e.Kind]
 	switch {
 	case e.Kind == flow.SyncEnd:
 		s += fmt.Sprintf(" %d", e.Sync.Count)
 	case e.Kind != flow.SyncBegin:
-		s += fmt.Sprintf(" %d=%d", e.Original.SourcePort, e.Mark)
+		s += " " + content(e)
 	}
 	if h.Owner.IsValid() {
 		s += " by " + h.Owner.String()
@@ -195,6 +199,14 @@ func shortly(h *flow.Header, e *flow.Event) string {
 		s += fmt.Sprintf(" in %d", h.Replay)
 	}
 	return s
+}
+
+// content writes a flow as number=mark, and an expectation as x, number=class.
+func content(e *flow.Event) string {
+	if x, ok := e.Tail.Expectation(); ok {
+		return fmt.Sprintf("x%d=%d", e.Original.DestinationPort, x.Class)
+	}
+	return fmt.Sprintf("%d=%d", e.Original.SourcePort, e.Mark)
 }
 
 // expect compares what the cache has sent since the last call.
@@ -228,7 +240,7 @@ func (r *rig) holds(want ...string) {
 		}
 		var ev flow.Event
 		r.cache.core.table.event(e, &ev)
-		s := fmt.Sprintf("%d=%d", ev.Original.SourcePort, ev.Mark)
+		s := content(&ev)
 		if o := r.cache.core.owners.list[e.owner].address; o.IsValid() {
 			s += " by " + o.String()
 		}
@@ -312,6 +324,25 @@ func expected(e flow.Event) flow.Event {
 	e.Tail = e.Tail.AppendMaster(&flow.Master{Family: flow.IPv4, Protocol: flow.TCP})
 	return e
 }
+
+// awaits makes an event of the expectation number key with a class.
+func awaits(kind flow.Kind, key uint16, class uint32) flow.Event {
+	e := event(kind, 0, 0)
+	e.Original.DestinationPort = key
+	for i := range 4 {
+		e.Reply.Source[i], e.Reply.Destination[i] = 0xff, 0xff
+	}
+	e.Reply.SourcePort, e.Reply.DestinationPort = 0, 0xffff
+	e.Present, e.Mark, e.Status, e.State = flow.HasReply|flow.HasTimeout, 0, 0, 0
+	master := added(1, 0)
+	e.Tail = e.Tail.AppendMaster(&flow.Master{Family: flow.IPv4, Protocol: flow.TCP, Tuple: master.Original})
+	e.Tail = e.Tail.Append(flow.AttrHelper, []byte("ftp"))
+	e.Tail = e.Tail.AppendExpectation(&flow.Expectation{Class: class, HasClass: true})
+	return e
+}
+
+func awaited(key uint16, class uint32) flow.Event { return awaits(flow.Expect, key, class) }
+func met(key uint16) flow.Event                   { return awaits(flow.Unexpect, key, 0) }
 
 func begin(flags flow.SyncFlags) flow.Event {
 	return flow.Event{Kind: flow.SyncBegin, Sync: flow.Sync{Flags: flags}}

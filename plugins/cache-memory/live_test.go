@@ -192,8 +192,8 @@ func TestLimit(t *testing.T) {
 	for key := range uint16(40) {
 		r.feed(live, added(key, 1))
 	}
-	if c := r.cache.core.count; c.flows != 32 || c.refused != 8 {
-		t.Errorf("%d flows, %d refused", c.flows, c.refused)
+	if c := r.cache.core.count.of[flows]; c.held != 32 || c.refused != 8 {
+		t.Errorf("%d flows, %d refused", c.held, c.refused)
 	}
 	r.signalled("full") // once
 	r.out.sent = nil
@@ -310,7 +310,7 @@ func TestOwnerTable(t *testing.T) {
 	for i := range maxOwners + 100 {
 		r.feed(header(10000+i), added(uint16(100+i), 1))
 	}
-	if c := r.cache.core.count; c.flows != maxOwners-1 && c.flows != maxOwners || c.refused == 0 {
-		t.Errorf("%d flows, %d refused", c.flows, c.refused)
+	if c := r.cache.core.count.of[flows]; c.held != maxOwners-1 && c.held != maxOwners || c.refused == 0 {
+		t.Errorf("%d flows, %d refused", c.held, c.refused)
 	}
 }

@@ -6,7 +6,7 @@ import "net/netip"
 // on the link.
 type owner struct {
 	address netip.Addr
-	flows   int
+	held    [classes]int
 	covered uint32 // begin of this node's replay that named one of its flows
 	replay  replay // the replay of this owner that is under way
 	ended   uint64 // id of the last replay that ended or was cancelled
@@ -43,12 +43,12 @@ func (o *owners) of(address netip.Addr) (uint16, bool) {
 	return uint16(i), true
 }
 
-// forget forgets a peer without flows and without a replay, and returns its
+// forget forgets a peer without entries and without a replay, and returns its
 // index; 0 if there is none. Tombstones may name it still: nobody asks them.
 func (o *owners) forget() int {
 	for range maxOwners {
 		o.next = o.next%(maxOwners-1) + 1
-		if one := &o.list[o.next]; one.flows == 0 && !one.replay.active() {
+		if one := &o.list[o.next]; one.held == [classes]int{} && !one.replay.active() {
 			delete(o.index, one.address)
 			return o.next
 		}

@@ -16,7 +16,7 @@ import (
 type world struct {
 	r      *rand.Rand
 	h      flow.Header // of its live batches
-	keys   uint16      // flows are numbered from first
+	keys   uint16      // flows are numbered from first; every fifth is an expectation
 	first  uint16
 	table  map[uint16]flow.Event
 	queue  []flow.Event
@@ -42,6 +42,10 @@ func newWorld(r *rand.Rand, h flow.Header, first uint16) *world {
 // turn lets something happen to a flow.
 func (w *world) turn() {
 	key := w.first + uint16(w.r.IntN(int(w.keys)))
+	if key%5 == 0 {
+		w.queue = append(w.queue, w.turnExpectation(key))
+		return
+	}
 	e, known := w.table[key]
 	switch n := w.r.IntN(4); {
 	case !known:
@@ -61,6 +65,19 @@ func (w *world) turn() {
 		delete(w.table, key)
 	}
 	w.queue = append(w.queue, e)
+}
+
+func (w *world) turnExpectation(key uint16) flow.Event {
+	e, known := w.table[key]
+	if known && w.r.IntN(2) == 0 {
+		e.Kind = flow.Unexpect
+		delete(w.table, key)
+		return e
+	}
+	w.nextID++
+	e = identified(awaited(key, w.r.Uint32N(3)), w.nextID)
+	w.table[key] = e
+	return e
 }
 
 // deliver sends some of the queue to the cache, or loses it.
@@ -90,7 +107,9 @@ func (w *world) step(to *rig, lose bool) (ended bool) {
 	case d.next < w.first+w.keys && (len(d.read) == 0 || w.r.IntN(2) == 0):
 		for range 1 + w.r.IntN(10) {
 			if e, ok := w.table[d.next]; ok {
-				e.Kind = flow.Update
+				if !e.IsExpectation() {
+					e.Kind = flow.Update
+				}
 				d.read = append(d.read, e)
 			}
 			d.next++
@@ -127,13 +146,22 @@ func (r *rig) flows() map[uint16]string {
 		if e := r.cache.core.at(slot); e.alive() {
 			var ev flow.Event
 			r.cache.core.table.event(e, &ev)
-			m[ev.Original.SourcePort] = describe(&ev)
+			if ev.IsExpectation() {
+				m[ev.Original.DestinationPort] = describe(&ev)
+			} else {
+				m[ev.Original.SourcePort] = describe(&ev)
+			}
 		}
 	}
 	return m
 }
 
-func describe(e *flow.Event) string { return fmt.Sprintf("id %d %s", e.ID, e.Flow.String()) }
+func describe(e *flow.Event) string {
+	if e.IsExpectation() {
+		return fmt.Sprintf("id %d %s", e.ID, e.AppendExpectation(nil))
+	}
+	return fmt.Sprintf("id %d %s", e.ID, e.Flow.String())
+}
 
 // same fails unless two tables are equal.
 func same(t *testing.T, what string, got, want map[uint16]string) {

@@ -17,25 +17,26 @@ var errHold = errors.New("replay: a cache with hold replays only to commit")
 
 // A commit is how far a commit under way has come.
 type commit struct {
-	pass int    // 0: none; 1: flows without a master; 2: flows with one
+	pass int    // 0: none
 	last uint32 // the last slot that the pass has seen
 }
 
+// The passes of a commit, in their order: the kernel refuses a related flow, or
+// an expectation, whose master it does not have.
+const (
+	passMasters = 1 + iota // flows without a master
+	passRelated            // flows with one
+	passExpectations
+)
+
 // passed says whether the commit has gone by a slot, so that whoever is there
-// now would be left out.
-func (c *commit) passed(slot uint32, related bool) bool {
-	switch {
-	case c.pass == 0:
-		return false
-	case c.pass == 1:
-		return !related && slot <= c.last
-	}
-	return !related || slot <= c.last
+// now would be left out; turn is the pass that sends it.
+func (c *commit) passed(slot uint32, turn int) bool {
+	return turn < c.pass || turn == c.pass && slot <= c.last
 }
 
-// Replay implements plugin.Cache: it sends all flows that are not foreign. A
-// commit sends flows without a master first, since the kernel refuses a related
-// flow whose master it does not have.
+// Replay implements plugin.Cache: it sends all that is not foreign, flows before
+// expectations.
 func (c *Cache) Replay(ctx context.Context, r plugin.Replay, out *plugin.Output) error {
 	return c.replay(ctx, r, out)
 }
@@ -57,7 +58,7 @@ func (c *Cache) replay(ctx context.Context, r plugin.Replay, out output) error {
 		return err
 	}
 	if r.Flags&flow.SyncKeep == 0 {
-		for pass := 1; pass <= 2; pass++ {
+		for pass := passMasters; pass <= passExpectations; pass++ {
 			if err := s.pass(ctx, pass); err != nil {
 				return err
 			}
@@ -104,10 +105,10 @@ func (s *sender) mark(ctx context.Context, kind flow.Kind) error {
 	})
 }
 
-// pass sends the flows without a master (1) or with one (2); unless the replay
-// is a commit, all at once in pass 1.
+// pass sends what is in a pass of a commit. Unless the replay is one, all flows go
+// in the first.
 func (s *sender) pass(ctx context.Context, pass int) error {
-	if pass == 2 && !s.committing() {
+	if pass == passRelated && !s.committing() || pass == passExpectations && !s.cache.has(expectations) {
 		return nil
 	}
 	s.setCommit(commit{pass: pass})
@@ -147,7 +148,7 @@ func (s *sender) fill(pass int, last uint32) (uint32, bool) {
 	s.slots = s.slots[:0]
 	for n := step; last < core.last && n > 0; n-- {
 		last++
-		if e := core.at(last); e.alive() && !e.has(flagForeign) && (!s.committing() || core.related(e) == (pass == 2)) {
+		if e := core.at(last); e.alive() && !e.has(flagForeign) && s.turn(e) == pass {
 			s.slots = append(s.slots, last)
 		}
 	}
@@ -169,13 +170,29 @@ func (s *sender) fill(pass int, last uint32) (uint32, bool) {
 	return last, last < core.last
 }
 
+// turn returns the pass that sends an entry.
+func (s *sender) turn(e *entry) int {
+	if !s.committing() && e.class() == flows {
+		return passMasters
+	}
+	return s.cache.core.turn(e)
+}
+
+// has says whether there is anything of a class.
+func (c *Cache) has(of class) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.core.count.of[of].held > 0
+}
+
 // spentTimeout is the timeout, in seconds, of a committed flow whose own has
 // run out, or is not known: traffic may have renewed it without an event.
 const spentTimeout = 60
 
 // record returns an entry as a replay sends it. A commit needs the time that is
 // left; elsewhere the timeout is as old as the last event, since the kernel
-// tells nobody when packets renew it.
+// tells nobody when packets renew it. (Those of expectations they don't: one
+// that should have ended by now gets a last second.)
 func (s *sender) record(e *entry) flow.Record {
 	core := s.cache.core
 	r := core.packed(e, flow.Update)
@@ -186,8 +203,11 @@ func (s *sender) record(e *entry) flow.Record {
 	le, left := binary.LittleEndian, uint32(spentTimeout)
 	was, age := le.Uint32(r[timeout:]), s.cache.clock()-e.changed
 	fields := flow.Field(le.Uint32(r[present:]))
-	if fields&flow.HasTimeout != 0 && was > age {
+	switch {
+	case fields&flow.HasTimeout != 0 && was > age:
 		left = was - age
+	case fields&flow.HasTimeout != 0 && e.class() == expectations:
+		left = 1
 	}
 	le.PutUint32(r[timeout:], left)
 	le.PutUint32(r[present:], uint32(fields|flow.HasTimeout))

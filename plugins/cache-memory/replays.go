@@ -32,14 +32,15 @@ type replay struct {
 	id      uint64 // 0: none
 	owner   uint16
 	flags   flow.SyncFlags
-	begin   uint32 // the epoch that its begin made
-	arrived uint64 // records
+	begin   uint32          // the epoch that its begin made
+	arrived [classes]uint64 // records
 	counts  replayCounts
 }
 
 type replayCounts struct{ inserted, changed, swept uint64 }
 
-func (r *replay) active() bool { return r.id != 0 }
+func (r *replay) active() bool    { return r.id != 0 }
+func (r *replay) records() uint64 { return r.arrived[flows] + r.arrived[expectations] }
 
 // replays are what the replays of all owners have in common.
 type replays struct {
@@ -102,10 +103,10 @@ func (c *core) finish(r *replay) { c.cancel(r.owner) }
 func (c *core) end(o uint16, id, count uint64) (r *replay, why string) {
 	one := &c.owners.list[o]
 	switch {
-	case one.replay.id == id && one.replay.arrived == count:
+	case one.replay.id == id && one.replay.records() == count:
 		return &one.replay, ""
 	case one.replay.id == id:
-		why = fmt.Sprintf("%d of %d records arrived", one.replay.arrived, count)
+		why = fmt.Sprintf("%d of %d records arrived", one.replay.records(), count)
 		c.cancel(o)
 	case one.replay.active() || one.ended == id:
 		return nil, ""
@@ -118,8 +119,8 @@ func (c *core) end(o uint16, id, count uint64) (r *replay, why string) {
 
 // replayed applies the replayed record, which c.event has decoded.
 func (c *core) replayed(rec flow.Record, origin flow.Origin, owner uint16, r *replay, now uint32) {
-	r.arrived++
-	if c.event.Kind == flow.Destroy {
+	r.arrived[classOf(rec)]++
+	if c.event.Kind == flow.Destroy || c.event.Kind == flow.Unexpect {
 		return // nobody replays an end
 	}
 	k := keyOf(rec)
@@ -131,10 +132,10 @@ func (c *core) replayed(rec flow.Record, origin flow.Origin, owner uint16, r *re
 		return
 	case slot != 0 && c.at(slot).live >= r.begin:
 		c.overtaken(c.at(slot))
-	case !known && !c.admit():
+	case !known && !c.admit(classOf(rec)):
 		return
 	case !known:
-		slot = c.enter(rec, &k, slot, owner, origin == flow.Own || c.writeThrough && origin == flow.Kernel)
+		slot = c.enter(rec, &k, slot, owner, origin == flow.Own || c.writeThrough && origin == flow.Kernel, now)
 		c.at(slot).changed = now
 		r.counts.inserted++
 	default:
@@ -161,6 +162,9 @@ func (c *core) overtaken(e *entry) {
 	if !e.alive() {
 		return
 	}
+	if e.class() == expectations {
+		return // its events tell all of it
+	}
 	if same, known := c.identity(e); same && known && c.fill(e) {
 		e.set(flagChanged)
 	}
@@ -173,13 +177,22 @@ func (c *core) remerge(slot uint32, rec flow.Record, r *replay) {
 	case c.another(e) || c.reopened(e, r.owner):
 		c.renew(slot, rec)
 		r.counts.changed++
-	case c.merge(e):
+	case c.tells(e, rec):
 		e.set(flagChanged)
 		r.counts.changed++
-		c.count.updated++
+		c.tally(&c.event).updated++
 	default:
 		c.count.unchanged++
 	}
+}
+
+// tells takes in a replayed record about the entry's own flow or expectation, and
+// says whether it told something new.
+func (c *core) tells(e *entry, rec flow.Record) bool {
+	if e.class() == expectations {
+		return c.restate(e, rec)
+	}
+	return c.merge(e)
 }
 
 // sweep removes what the replay did not name among up to n slots after the slot
@@ -189,14 +202,15 @@ func (c *core) sweep(r *replay, from uint32, n int, p *packer) (last uint32, mor
 	for last = from; last < c.last && n > 0; n-- {
 		last++
 		if e := c.at(last); c.unnamed(e, r) {
-			if e.has(flagSent) && !e.has(flagForeign) && !c.quiet(e, r) {
+			tell := e.has(flagSent) && !e.has(flagForeign) && !c.quiet(e, r)
+			c.kill(e)
+			if tell {
 				address := c.owners.list[e.owner].address
 				p.start(flow.Header{Origin: originOf(address), Owner: address})
 				p.add(c.packed(e, flow.Destroy))
 			}
-			c.kill(e)
+			c.count.of[e.class()].swept++
 			c.remove(last)
-			c.count.swept++
 			r.counts.swept++
 		}
 	}
@@ -267,7 +281,7 @@ func (c *core) remembered(k *key, r *replay) bool {
 }
 
 // maxGraves bounds the tombstones: a quarter of the limit, and never few.
-func (c *core) maxGraves() int { return c.limit/4 + 4096 }
+func (c *core) maxGraves() int { return c.limit[flows]/4 + 4096 }
 
 // reap removes up to n tombstones that no replay under way can need, and says
 // whether there may be more.

@@ -8,17 +8,25 @@ import (
 )
 
 // A key is a flow's identity cut out of its record: family and protocol, zone
-// and original zone, original tuple.
+// and original zone, original tuple. An expectation's is a digest, which begins
+// with a family that no flow has.
 type key [42]byte
 
-func keyOf(r []byte) (k key) {
+func keyOf(r flow.Record) key {
+	if classOf(r) == expectations {
+		return expectationKey(r)
+	}
+	return flowKey(r)
+}
+
+func flowKey(r []byte) (k key) {
 	copy(k[0:2], r[8:10])
 	copy(k[2:6], r[12:16])
 	copy(k[6:42], r[40:76])
 	return k
 }
 
-// An entry is one flow, or the tombstone of one. It has no pointers, so that
+// An entry is one flow or expectation, or the tombstone of one. It has no pointers, so that
 // millions cost the garbage collector nothing.
 type entry struct {
 	head    [flow.HeadSize]byte // the flow's record without its tail
@@ -26,6 +34,7 @@ type entry struct {
 	named   uint32              // begin of the replay that named it last
 	live    uint32              // epoch in which a live event touched it last
 	changed uint32              // second in which it changed last
+	since   uint32              // second in which it became known
 	owner   uint16              // index into owners
 	flags   flags
 }
@@ -49,6 +58,8 @@ func (e *entry) clear(f flags)    { e.flags &^= f }
 
 // alive says whether e is a flow and no tombstone.
 func (e *entry) alive() bool { return e.flags&(flagUsed|flagDead) == flagUsed }
+
+func (e *entry) class() class { return classOf(e.head[:]) }
 
 func (e *entry) tailSize() int {
 	return int(binary.LittleEndian.Uint16(e.head[:])) - flow.HeadSize
@@ -83,10 +94,18 @@ func (t *table) find(k *key) uint32 {
 		if b.slot == 0 {
 			return 0
 		}
-		if b.hash == h && keyOf(t.at(b.slot).head[:]) == *k {
+		if b.hash == h && t.key(t.at(b.slot)) == *k {
 			return b.slot
 		}
 	}
+}
+
+// key returns the key under which an entry is stored.
+func (t *table) key(e *entry) key {
+	if e.class() == expectations {
+		return keyOf(t.appendRecord(nil, e))
+	}
+	return flowKey(e.head[:])
 }
 
 // insert stores a record under its key, which must not be there, and returns
@@ -113,7 +132,7 @@ func (t *table) insert(k *key, r flow.Record) uint32 {
 // remove frees a slot.
 func (t *table) remove(slot uint32) {
 	e := t.at(slot)
-	k := keyOf(e.head[:])
+	k := t.key(e)
 	t.index.remove(t.hash(&k), slot)
 	t.tails.drop(e.tail, e.tailSize())
 	*e = entry{tail: t.free}
@@ -140,6 +159,6 @@ func (t *table) appendRecord(p []byte, e *entry) []byte {
 
 // bytes returns how much memory the table has allocated.
 func (t *table) bytes() int {
-	const entrySize = flow.HeadSize + 20
+	const entrySize = flow.HeadSize + 24
 	return len(t.chunks)*chunkSize*entrySize + t.index.bytes() + t.tails.bytes()
 }

@@ -11,7 +11,7 @@ import (
 
 // TestEntrySize guards what docs and bytes() say of memory.
 func TestEntrySize(t *testing.T) {
-	if n := unsafe.Sizeof(entry{}); n != flow.HeadSize+20 {
+	if n := unsafe.Sizeof(entry{}); n != flow.HeadSize+24 {
 		t.Errorf("an entry has %d bytes", n)
 	}
 }

@@ -22,8 +22,8 @@ const (
 	slabChunk = 16 << 10 // bytes, or one place if that is larger
 )
 
-// class returns which slab a tail of n bytes, not 0, belongs to.
-func class(n int) int { return bits.Len(uint(n-1) / minTail) }
+// sizeClass returns which slab a tail of n bytes, not 0, belongs to.
+func sizeClass(n int) int { return bits.Len(uint(n-1) / minTail) }
 
 func (t *tails) bytes() (n int) {
 	for c := range t {
@@ -37,7 +37,7 @@ func (t *tails) put(b []byte) uint32 {
 	if len(b) == 0 {
 		return 0
 	}
-	c := class(len(b))
+	c := sizeClass(len(b))
 	s, size := &t[c], minTail<<c
 	place := s.next
 	if s.free != 0 {
@@ -58,7 +58,7 @@ func (t *tails) get(place uint32, n int) []byte {
 	if n == 0 {
 		return nil
 	}
-	c := class(n)
+	c := sizeClass(n)
 	return t[c].at(place, minTail<<c)[:n:n]
 }
 
@@ -67,7 +67,7 @@ func (t *tails) drop(place uint32, n int) {
 	if n == 0 {
 		return
 	}
-	c := class(n)
+	c := sizeClass(n)
 	s := &t[c]
 	binary.LittleEndian.PutUint32(s.at(place, minTail<<c), s.free)
 	s.free = place + 1
@@ -75,8 +75,8 @@ func (t *tails) drop(place uint32, n int) {
 
 // replace stores b instead of the n bytes at a place and returns its place.
 func (t *tails) replace(place uint32, n int, b []byte) uint32 {
-	if n > 0 && len(b) > 0 && class(n) == class(len(b)) {
-		c := class(n)
+	if n > 0 && len(b) > 0 && sizeClass(n) == sizeClass(len(b)) {
+		c := sizeClass(n)
 		copy(t[c].at(place, minTail<<c), b)
 		return place
 	}

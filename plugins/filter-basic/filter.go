@@ -14,6 +14,9 @@ import (
 //     whose reply tuple is not known is taken to be not translated.
 //  5. state: judges TCP alone. A flow without a state passes, and so does every
 //     DESTROY: who was told of a flow must be told of its end.
+//  6. An expectation is judged by its master, as far as it tells of it: by
+//     protocol and addresses, not by state. So it passes where the flow passes
+//     without which it is of no use.
 type Filter struct {
 	hasProtocol, hasAddress, hasState             bool
 	protocolAccepts, addressAccepts, stateAccepts bool
@@ -25,13 +28,23 @@ type Filter struct {
 
 // Filter implements plugin.Filter.
 func (f *Filter) Filter(e *flow.Event) plugin.Verdict {
-	if f.hasProtocol && f.protocol[e.Protocol] != f.protocolAccepts {
-		return plugin.Drop
-	}
 	if f.hasState && f.judgesState(e) && f.state[e.State] != f.stateAccepts {
 		return plugin.Drop
 	}
-	if f.hasAddress && f.hasEnd(&e.Flow) != f.addressAccepts {
+	if e.IsExpectation() {
+		if m, ok := e.Tail.Master(); ok {
+			return f.judge(&flow.Flow{Family: m.Family, Protocol: m.Protocol, Original: m.Tuple})
+		}
+	}
+	return f.judge(&e.Flow)
+}
+
+// judge is the verdict of protocol and addresses.
+func (f *Filter) judge(e *flow.Flow) plugin.Verdict {
+	if f.hasProtocol && f.protocol[e.Protocol] != f.protocolAccepts {
+		return plugin.Drop
+	}
+	if f.hasAddress && f.hasEnd(e) != f.addressAccepts {
 		return plugin.Drop
 	}
 	return plugin.Pass
@@ -39,7 +52,7 @@ func (f *Filter) Filter(e *flow.Event) plugin.Verdict {
 
 // judgesState says whether rule 5 leaves e to the state set.
 func (f *Filter) judgesState(e *flow.Event) bool {
-	return e.Protocol == flow.TCP && e.Kind != flow.Destroy && e.Has(flow.HasState)
+	return e.Protocol == flow.TCP && e.Kind != flow.Destroy && !e.IsExpectation() && e.Has(flow.HasState)
 }
 
 // hasEnd says whether one of the flow's real ends is in the address list.

@@ -71,6 +71,12 @@ func TestFilter(t *testing.T) {
 		mapped   = `{"address":{"accept":["::ffff:10.0.0.1","::ffff:10.9.0.0/112"]}}`
 	)
 	udp := func(s, d string) flow.Event { return event(flow.UDP, s, d) }
+	// Expected of a master from 10.1.0.1 to 10.0.0.2 is a flow between others.
+	expected := func(kind flow.Kind, protocol uint8) flow.Event {
+		e, master := tcp(kind, flow.TCPSynSent), event(protocol, "10.1.0.1", "10.0.0.2")
+		e.Tail = e.Tail.AppendMaster(&flow.Master{Family: flow.IPv4, Protocol: protocol, Tuple: master.Original})
+		return e
+	}
 	cases := []struct {
 		name, block string
 		event       flow.Event
@@ -119,6 +125,16 @@ func TestFilter(t *testing.T) {
 		{"no state passes", states, without(tcp(flow.Update, 0), flow.HasState), true},
 		{"udp passes states", states, udp("10.0.0.1", "10.0.0.2"), true},
 		{"sctp passes states", states, func() flow.Event { e := tcp(flow.Update, 1); e.Protocol = flow.SCTP; return e }(), true},
+
+		{"master accepted", accept, expected(flow.Expect, flow.TCP), true},
+		{"so its end is", accept, expected(flow.Unexpect, flow.TCP), true},
+		{"related flow by itself", accept, expected(flow.New, flow.TCP), false},
+		{"master ignored", `{"address":{"ignore":["10.0.0.2"]}}`, expected(flow.Expect, flow.TCP), false},
+		{"only the master counts", `{"address":{"ignore":["10.0.0.1"]}}`, expected(flow.Expect, flow.TCP), true},
+		{"protocol of the master", onlyTCP, expected(flow.Expect, flow.TCP), true},
+		{"protocol of the master fails", onlyTCP, expected(flow.Expect, flow.UDP), false},
+		{"no state of an expectation", states, expected(flow.Expect, flow.TCP), true},
+		{"without a master", accept, func() flow.Event { e := udp("10.1.0.1", "10.0.0.2"); e.Kind = flow.Expect; return e }(), true},
 
 		{"all pass", all, tcp(flow.Update, flow.TCPEstablished), true},
 		{"state fails", all, tcp(flow.Update, flow.TCPSynSent), false},

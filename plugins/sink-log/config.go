@@ -28,7 +28,7 @@ type Config struct {
 	Path   string   `hcl:"path,optional" doc:"The file to append to, an absolute path. It is opened again when it was moved away or removed."`
 	Syslog string   `hcl:"syslog,optional" doc:"The facility of the local syslog daemon to log to instead of a file, as in \"local0\" or \"daemon\". Lines have the severity info."`
 	Format string   `hcl:"format,optional" doc:"\"text\" as conntrack(8) prints events, or \"json\": one object a line."`
-	Events []string `hcl:"events,optional" doc:"What to log: any of \"new\", \"update\" and \"destroy\"."`
+	Events []string `hcl:"events,optional" doc:"What to log: any of \"new\", \"update\" and \"destroy\"; of expectations \"expect\" and \"unexpect\"."`
 	Mode   Mode     `hcl:"mode,optional" doc:"The permissions, in octal, of a file that is made, less the runner's umask."`
 }
 
@@ -48,7 +48,7 @@ func (m *Mode) UnmarshalText(text []byte) error {
 // String writes four octal digits.
 func (m Mode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
 
-var kinds = map[string]flow.Kind{"new": flow.New, "update": flow.Update, "destroy": flow.Destroy}
+var kinds = map[string]flow.Kind{"new": flow.New, "update": flow.Update, "destroy": flow.Destroy, "expect": flow.Expect, "unexpect": flow.Unexpect}
 
 var facilities = map[string]syslog.Priority{
 	"kern": syslog.LOG_KERN, "user": syslog.LOG_USER, "mail": syslog.LOG_MAIL, "daemon": syslog.LOG_DAEMON,

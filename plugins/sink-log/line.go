@@ -23,7 +23,6 @@ type object struct {
 
 func appendJSON(p []byte, at time.Time, e *flow.Event) []byte {
 	o := object{Time: at, View: e.View()}
-	o.Kind = e.Kind.String()
 	if d, ok := duration(&e.Flow); ok {
 		o.Duration = &d
 	}

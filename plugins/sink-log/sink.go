@@ -33,7 +33,7 @@ type sink struct {
 	host   plugin.Host
 	to     output // loop's alone after Open
 	format format
-	wanted [flow.Destroy + 1]bool // by kind
+	wanted [flow.Unexpect + 1]bool // by kind
 	event  flow.Event
 
 	mu      sync.Mutex // guards pending

@@ -199,7 +199,7 @@ func FuzzLine(f *testing.F) {
 	f.Add(uint8(2), uint8(132), uint16(8), numbers(5, 4))
 	f.Fuzz(func(t *testing.T, kind, protocol uint8, attribute uint16, value []byte) {
 		e := ended(1)
-		e.Kind, e.Protocol, e.State, e.Present = flow.Kind(kind%3+1), protocol, kind, ^flow.Field(0)
+		e.Kind, e.Protocol, e.State, e.Present = []flow.Kind{flow.New, flow.Update, flow.Destroy, flow.Expect, flow.Unexpect}[kind%5], protocol, kind, ^flow.Field(0)
 		e.Tail = flow.Attributes(nil).Append(flow.Attr(attribute), value[:min(len(value), 1000)])
 		for i, format := range []format{appendText, appendPlain, appendJSON} {
 			line := format(nil, time.Unix(0, 0), &e)
@@ -241,17 +241,18 @@ func TestConfig(t *testing.T) {
 func TestEvents(t *testing.T) {
 	for _, c := range []struct{ events, want string }{
 		{`["destroy"]`, "destroy"}, {`["new"]`, "new"}, {`["destroy","new","update"]`, "new update destroy"},
+		{`["expect"]`, "expect"}, {`["unexpect","destroy"]`, "destroy unexpect"},
 	} {
 		path := filepath.Join(t.TempDir(), "log")
 		r := newRig(t, fmt.Sprintf(`{"path":%q,"format":"json","events":%s,"mode":"0600"}`, path, c.events))
 		var all []flow.Event
-		for kind := flow.New; kind <= flow.Destroy; kind++ {
+		for _, kind := range []flow.Kind{flow.New, flow.Update, flow.Destroy, flow.Expect, flow.Unexpect} {
 			e := ended(0)
 			e.Kind = kind
 			all = append(all, e)
 		}
 		r.send(flow.Header{}, all...)
-		all = append([]flow.Event{{Kind: flow.SyncBegin}}, append(all, flow.Event{Kind: flow.SyncEnd, Sync: flow.Sync{Count: 3}})...)
+		all = append([]flow.Event{{Kind: flow.SyncBegin}}, append(all, flow.Event{Kind: flow.SyncEnd, Sync: flow.Sync{Count: 5}})...)
 		r.send(flow.Header{Replay: 7}, all...)
 		r.end()
 		var got []string
