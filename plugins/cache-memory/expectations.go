@@ -53,10 +53,11 @@ func expectationKey(r flow.Record) (k key) {
 }
 
 // restate replaces what is known of an expectation: unlike a flow's, its events
-// tell all of it. It says whether that changed more than the timeout.
+// tell all of it. It says whether that changed more than the timeout; all else
+// in the head is its identity.
 func (c *core) restate(e *entry, r flow.Record) (changed bool) {
 	c.table.event(e, &c.update)
-	changed = !sameHead(e.head[:], r) || !sameTail(c.update.Tail, c.event.Tail) || !sameTail(c.event.Tail, c.update.Tail)
+	changed = !sameTail(c.update.Tail, c.event.Tail) || !sameTail(c.event.Tail, c.update.Tail)
 	c.replace(e, r)
 	return changed
 }

@@ -20,8 +20,10 @@ func within(e flow.Event, port uint16) flow.Event {
 }
 
 func TestExpectationsLive(t *testing.T) {
-	later := awaited(21, 1)
+	later, less, more := awaited(21, 1), awaited(21, 1), awaited(21, 1)
 	later.Timeout = 17
+	less.Tail = less.Tail.Without(flow.AttrHelper, nil)
+	more.Tail = more.Tail.Append(flow.AttrFunction, []byte("nat"))
 	cases := []struct {
 		name        string
 		h           flow.Header
@@ -32,6 +34,10 @@ func TestExpectationsLive(t *testing.T) {
 		{"changed", live, []flow.Event{awaited(21, 2)}, []string{"expect x21=2"}, []string{"x21=2"}},
 		{"nothing new", live, []flow.Event{awaited(21, 1)}, nil, []string{"x21=1"}},
 		{"nothing but the timeout", live, []flow.Event{later}, nil, []string{"x21=1"}},
+		{"less than before", live, []flow.Event{less}, []string{"expect x21=1"}, []string{"x21=1"}},
+		{"more than before", live, []flow.Event{more}, []string{"expect x21=1"}, []string{"x21=1"}},
+		{"less in a replay", during(live, 5), []flow.Event{begin(0), less}, []string{"expect x21=1"}, []string{"x21=1"}},
+		{"nothing new in a replay", during(live, 5), []flow.Event{begin(0), later}, nil, []string{"x21=1"}},
 		{"renewed", live, []flow.Event{met(21), awaited(21, 1)}, []string{"expect x21=1"}, []string{"x21=1"}},
 		{"met", live, []flow.Event{met(21)}, []string{"unexpect x21=0"}, nil},
 		{"met, and not known", live, []flow.Event{met(9)}, []string{"unexpect x9=0"}, []string{"x21=1"}},

@@ -162,9 +162,6 @@ func (c *core) overtaken(e *entry) {
 	if !e.alive() {
 		return
 	}
-	if e.class() == expectations {
-		return // its events tell all of it
-	}
 	if same, known := c.identity(e); same && known && c.fill(e) {
 		e.set(flagChanged)
 	}
