@@ -68,6 +68,7 @@ func (d *Decoder) nextElement(m *Message) bool {
 			Version: v[0], Capabilities: binary.BigEndian.Uint32(v[4:]),
 			Name: v[helloSize:min(len(v), helloSize+MaxName)],
 		}
+		d.elements = d.node(rest, &m.Hello)
 		return true
 	case typ == elementReplay && len(v) >= replaySize:
 		d.replay = binary.BigEndian.Uint64(v)
@@ -89,6 +90,19 @@ func (d *Decoder) nextElement(m *Message) bool {
 		d.Counters.UnknownElements++
 	}
 	return false
+}
+
+// node decodes the element behind a Hello, if it is the node's address, and
+// returns what is behind that.
+func (d *Decoder) node(elements []byte, h *Hello) []byte {
+	if len(elements) < attrHeader || binary.BigEndian.Uint16(elements[2:]) != elementNode {
+		return elements
+	}
+	_, v, rest := d.element(elements)
+	if len(v) >= nodeSize {
+		h.Node = decodeAddress(v)
+	}
+	return rest
 }
 
 // addressed decodes what extends a resync.

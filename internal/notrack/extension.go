@@ -31,6 +31,7 @@ const (
 	elementReplay    = 2 // u64 id: of the flows that follow in this datagram
 	elementSyncBegin = 3 // u64 id, u32 flags
 	elementSyncEnd   = 4 // u64 id, u32 flags, u64 count
+	elementNode      = 5 // address: behind a Hello, by which the node is known
 )
 
 // Elements that extend the message before.
@@ -50,6 +51,7 @@ const (
 	syncBeginSize = 12
 	syncEndSize   = 20
 	addressSize   = 32
+	nodeSize      = 16
 	replySize     = 36
 
 	// MaxName is the longest name of a node, in bytes.
@@ -61,6 +63,10 @@ type Hello struct {
 	Version      uint8  // highest version of the extension that it speaks
 	Capabilities uint32 // none are defined; unknown bits are ignored
 	Name         []byte // at most MaxName bytes
+
+	// Node is the address by which peers know the node, though it may send from
+	// others. Invalid: the address that it sends from.
+	Node netip.Addr
 }
 
 // appendExtension appends the header of an extension message. The caller
@@ -98,6 +104,9 @@ func AppendHello(p []byte, h *Hello) []byte {
 	p = append(p, extensionVersion, 0, 0, 0)
 	p = binary.BigEndian.AppendUint32(p, h.Capabilities)
 	p = appendPadding(append(p, name...), len(name))
+	if h.Node.IsValid() {
+		p = appendAddress(appendElement(p, elementNode, nodeSize), h.Node)
+	}
 	return endMessage(p, at)
 }
 

@@ -87,6 +87,19 @@ func (t *Tracker) Observe(seq uint32) (o Order, missing uint32) {
 	return o, missing
 }
 
+// Near says whether a number is so close to the last one that it is of the same
+// count.
+func (t *Tracker) Near(seq uint32) bool {
+	distance := int32(seq - t.last)
+	return t.started && distance > -repeatWindow && distance < 1<<16
+}
+
+// Follow makes the count of another address and port this one's: the sender has
+// taken another link. What was counted stays.
+func (t *Tracker) Follow(before *Tracker) {
+	t.last, t.started, t.highest, t.seen = before.last, before.started, before.highest, before.seen
+}
+
 // Peek says what Observe would, and changes nothing. The comparison is signed,
 // so a number up to 2³¹−1 ahead is ahead.
 func (t *Tracker) Peek(seq uint32) (o Order, missing uint32) {

@@ -7,12 +7,6 @@
 // makes the node known now and then, and carries the requests by which this
 // node asks the others for all they have.
 //
-// A batch becomes datagrams of the link's size, which go out with one system
-// call. Marks of a replay go along as Sluice's extension, the end only if all
-// that was replayed was sent, since a peer sweeps by it. Nothing is ever sent
-// twice: when messages are lost here, the runner is told and the cache above
-// replays. Pacing of replays is the cache's work too.
-//
-// The codec is internal/notrack. config.go is the block, sink.go turns batches
-// into messages, socket.go sends them, link.go watches the interface.
+// All of that is internal/synclink's Transmitter. Here are the block (config.go)
+// and the socket (socket.go).
 package sinkmulticast

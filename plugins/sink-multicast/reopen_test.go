@@ -9,20 +9,6 @@ import (
 	"github.com/sluice-project/sluice/internal/testbed"
 )
 
-// keepInside ends the sink's keeper and returns a condition that does its work,
-// on a thread in the sink's namespace, as a stage's whole process is, before it
-// asks done.
-func (h *bench) keepInside(done func() error) func() error {
-	close(h.sink.stop)
-	<-h.sink.ended
-	h.sink.stop, h.sink.ended = make(chan struct{}), make(chan struct{})
-	close(h.sink.ended)
-	return func() error {
-		_ = h.a.Do(func() error { h.sink.tick(); return nil })
-		return done()
-	}
-}
-
 // TestAddressGone takes away the address that the socket is bound to.
 func TestAddressGone(t *testing.T) {
 	h := newBench(t, `{"group":"225.0.0.50","interface":"sync"}`, true)
@@ -35,7 +21,7 @@ func TestAddressGone(t *testing.T) {
 	if err := h.a.AddAddr(testbed.SyncLink, other); err != nil {
 		t.Fatal(err)
 	}
-	testbed.Eventually(t, patience, h.keepInside(h.host.signalled(plugin.SignalLinkUp)))
+	testbed.Eventually(t, patience, h.host.signalled(plugin.SignalLinkUp))
 	testbed.Eventually(t, patience, testbed.Holds(func() bool {
 		_, from := h.datagram()
 		return from.Addr() == other.Addr()
@@ -59,5 +45,5 @@ func TestLinkLocalMadeAnew(t *testing.T) {
 	if err := h.a.AddAddr(testbed.SyncLink, local6); err != nil {
 		t.Fatal(err)
 	}
-	testbed.Eventually(t, patience, h.keepInside(h.host.signalled(plugin.SignalLinkUp)))
+	testbed.Eventually(t, patience, h.host.signalled(plugin.SignalLinkUp))
 }

@@ -1,12 +1,12 @@
 package sourcemulticast
 
 import (
-	"math"
+	"fmt"
 	"net/netip"
-	"time"
 
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/internal/notrack"
+	"github.com/sluice-project/sluice/internal/synclink"
 )
 
 // Definition declares the plugin.
@@ -15,54 +15,54 @@ var Definition = plugin.Definition{
 	Type:    "multicast",
 	Summary: "Receives the flows of the other nodes of a multicast group, as conntrackd does.",
 	Config: func() any {
-		return &Config{
-			Port: notrack.DefaultPort, ReceiveBuffer: 8 << 20, RequestResync: true, Coalesce: plugin.Duration(2 * time.Millisecond),
-		}
+		return &Config{Place: Place{Port: notrack.DefaultPort}, Receiving: synclink.DefaultReceiving()}
 	},
 }
 
 // Config is the plugin's block.
 type Config struct {
-	Group         netip.Addr      `hcl:"group" doc:"Multicast group to join, IPv4 or IPv6."`
-	Port          uint16          `hcl:"port,optional" doc:"UDP port to receive on."`
-	Interface     string          `hcl:"interface" doc:"Network interface to join on."`
-	ReceiveBuffer plugin.Size     `hcl:"receive_buffer,optional" doc:"Receive buffer of the socket, in bytes. More than net.core.rmem_max needs CAP_NET_ADMIN. It holds what peers send while this node is busy elsewhere: 8 MiB are about 70,000 flows."`
-	AcceptFrom    []netip.Prefix  `hcl:"accept_from,optional" doc:"Networks that peers' addresses must be in. Default: anybody on the link."`
-	RequestResync bool            `hcl:"request_resync,optional" doc:"Ask the peers at the start for all that they have."`
-	Coalesce      plugin.Duration `hcl:"coalesce,optional" doc:"While datagrams keep coming, the socket is read at most once in this time; the first after quiet is read at once. \"0s\" never waits, for active-active pairs."`
-	PeerVersion   notrack.Version `hcl:"peer_version,optional" doc:"Release of conntrackd that sends, \"1.4.2\" to \"1.4.9\": those before 1.4.7 reverse IPv4 addresses of translated flows. Default: none older than 1.4.7."`
-	NetNS         string          `hcl:"netns,optional" doc:"Network namespace of the interface, as in \"/run/netns/blue\". Default: the runner's own."`
+	Place
+	Links []Link `hcl:"link,block" doc:"One of several links, instead of group, port and interface above. Peers use one of them at a time."`
+	synclink.Receiving
 }
 
-const maxInterface = 15 // bytes of an interface's name (linux/if.h, IFNAMSIZ)
+// A Place is where nodes meet.
+type Place struct {
+	Group     netip.Addr `hcl:"group,optional" doc:"Multicast group to join, IPv4 or IPv6. Required."`
+	Port      uint16     `hcl:"port,optional" doc:"UDP port to receive on. Default: 3780."`
+	Interface string     `hcl:"interface,optional" doc:"Network interface to join on. Required."`
+}
+
+// A Link is one of several.
+type Link struct {
+	Place
+	Default bool `hcl:"default,optional" doc:"As in the sink. All links are received on."`
+}
+
+func (c *Config) links() synclink.Places[Place] {
+	all := synclink.Places[Place]{Only: &c.Place, Unset: Place{Port: notrack.DefaultPort}}
+	for i := range c.Links {
+		all.Add(&c.Links[i].Place, c.Links[i].Default)
+	}
+	return all
+}
 
 // Validate checks what the types can't.
 func (c *Config) Validate() (d plugin.Diagnostics) {
-	if !c.Group.IsMulticast() {
-		d.Add(plugin.Path("group"), "No multicast group",
-			"%v is no multicast address: write one like \"225.0.0.50\" or \"ff15::50\".", c.Group)
-	}
-	if c.Port == 0 {
-		d.Add(plugin.Path("port"), "Number out of range", "Port 0 can't be received on: %d is usual.", notrack.DefaultPort)
-	}
-	if c.Interface == "" || len(c.Interface) > maxInterface {
-		d.Add(plugin.Path("interface"), "Bad interface name",
-			"%q is no name of an interface: it has 1 to %d characters, as in \"eth2\".", c.Interface, maxInterface)
-	}
-	if c.ReceiveBuffer >= math.MaxInt32 {
-		d.Add(plugin.Path("receive_buffer"), "Size out of range", "A socket's buffer is less than 2GiB.")
-	}
-	for i, p := range c.AcceptFrom {
-		if p.Addr().Unmap().Is4() != c.Group.Unmap().Is4() {
-			d.Add(plugin.Path("accept_from", i), "Wrong address family",
-				"Nobody in %v can send to the group %v: both must be IPv4, or both IPv6.", p, c.Group)
-		}
-	}
-	if time.Duration(c.Coalesce) > time.Second {
-		d.Add(plugin.Path("coalesce"), "Duration out of range",
-			"Flows would wait for %v, while the receive buffer fills: at most \"1s\" makes sense, and \"2ms\" is usual.", c.Coalesce)
-	}
+	var families []synclink.Family
+	c.links().Check(&d, func(p *Place, path []any) {
+		synclink.CheckGroup(&d, path, p.Group)
+		synclink.CheckInterface(&d, path, p.Interface)
+		p.Port = synclink.CheckPort(&d, path, p.Port)
+		families = append(families, synclink.FamilyOf(p.Group))
+	}, Place.place)
+	c.Receiving.Check(&d, families...)
 	return d
+}
+
+// place is the same for the sink that sends there.
+func (p Place) place() string {
+	return fmt.Sprintf("%v@%s", netip.AddrPortFrom(p.Group.Unmap(), p.Port), p.Interface)
 }
 
 // Traits tells the runner where the stage runs and through which sinks its
@@ -70,9 +70,23 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 func (c *Config) Traits() plugin.Traits {
 	return plugin.Traits{
 		NetNS: c.NetNS, RequestResync: c.RequestResync,
-		Link: notrack.Link(c.Group, c.Port, c.Interface, c.NetNS),
+		Link: c.links().Name(c.NetNS, Place.place),
 	}
 }
 
 // Build makes the source.
-func (c *Config) Build() (any, error) { return newSource(*c), nil }
+func (c *Config) Build() (any, error) {
+	var links []synclink.IncomingLink
+	for _, p := range c.links().Ordered() {
+		to := netip.AddrPortFrom(p.Group.Unmap(), p.Port)
+		inlet := &synclink.DatagramInlet{
+			To:     to.Addr(),
+			Listen: func(i *synclink.Interface) (int, error) { return listen(to, &c.Receiving, i) },
+		}
+		if !to.Addr().IsLinkLocalMulticast() || to.Addr().Is4() {
+			inlet.Rejoin = func(fd int, i *synclink.Interface) error { return join(fd, to.Addr(), i) }
+		}
+		links = append(links, synclink.IncomingLink{Interface: p.Interface, At: to.String(), Inlet: inlet})
+	}
+	return synclink.NewReceiver("multicast", c.Receiving, links), nil
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/internal/notrack"
+	"github.com/sluice-project/sluice/internal/synclink"
 	"github.com/sluice-project/sluice/internal/testbed"
 )
 
@@ -83,7 +84,7 @@ type sent struct {
 type bench struct {
 	t      *testing.T
 	a, b   *testbed.Namespace
-	source *Source
+	source *synclink.Receiver
 	host   *host
 	stop   func()
 
@@ -171,13 +172,18 @@ func newBench(t *testing.T, config string) *bench {
 	t.Helper()
 	h := &bench{t: t, host: &host{}, a: testbed.MustNamespace(t, "a"), b: testbed.MustNamespace(t, "b")}
 	h.cable()
-	h.source = newSource(*configure(t, config))
+	built, err := configure(t, config).Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.source = built.(*synclink.Receiver)
+	h.source.Inside = h.b.Do
 	if err := h.b.Do(func() error { return h.source.Open(t.Context(), h.host) }); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- h.source.run(ctx, h) }()
+	go func() { ended <- h.source.RunInto(ctx, h) }()
 	h.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -466,7 +472,7 @@ func TestBarrier(t *testing.T) {
 	}
 	p.send()
 	replay := plugin.Replay{ID: 99, Flags: flow.SyncKeep, Edge: 2}
-	if err := h.source.barrier(t.Context(), replay); err != nil {
+	if err := h.source.Barrier(t.Context(), replay); err != nil {
 		t.Fatal(err)
 	}
 	if n := h.flows(); n != flows+1 {
@@ -479,7 +485,7 @@ func TestBarrier(t *testing.T) {
 		last.events[1].Kind != flow.SyncEnd || last.events[1].Sync != (flow.Sync{Flags: flow.SyncKeep}) {
 		t.Errorf("%+v", last)
 	}
-	if err := h.source.barrier(t.Context(), plugin.Replay{ID: 100}); err == nil {
+	if err := h.source.Barrier(t.Context(), plugin.Replay{ID: 100}); err == nil {
 		t.Error("replays flows that it does not have")
 	}
 }
@@ -487,7 +493,7 @@ func TestBarrier(t *testing.T) {
 // TestOverflow lets the next stage block while more comes than the buffer holds.
 func TestOverflow(t *testing.T) {
 	h := newBench(t, `{"group":"225.0.0.50","interface":"sync","receive_buffer":"64KiB","coalesce":"0s"}`)
-	if got, _ := unix.GetsockoptInt(h.source.socket.fd, unix.SOL_SOCKET, unix.SO_RCVBUF); got != 64<<10 {
+	if got, _ := unix.GetsockoptInt(h.source.Links[0].Inlet.(*synclink.DatagramInlet).FD(), unix.SOL_SOCKET, unix.SO_RCVBUF); got != 64<<10 {
 		t.Errorf("receive buffer of %d bytes", got)
 	}
 	block := make(chan struct{})
@@ -589,31 +595,6 @@ func TestDrain(t *testing.T) {
 	h.stop()
 	if n := h.flows(); n != 3 {
 		t.Errorf("%d flows, want 3", n)
-	}
-}
-
-// TestManyPeers forges senders: what is remembered stays bounded.
-func TestManyPeers(t *testing.T) {
-	ps := peers{}
-	var now time.Time
-	for i := range 3 * maxPeers {
-		p := ps.get(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
-		if (p == nil) != (i >= maxPeers) {
-			t.Fatalf("peer %d: %v", i, p)
-		}
-		if p != nil {
-			p.up, p.heard = true, now.Add(time.Duration(i))
-			for port := range uint16(20) {
-				p.tracker(port).Observe(uint32(port))
-			}
-			if n := p.total().Messages; len(p.ports) != maxPorts || n != 20 {
-				t.Fatalf("%d ports, %d messages", len(p.ports), n)
-			}
-		}
-	}
-	ps[netip.MustParseAddr("10.0.0.5")].up = false
-	if ps.get(netip.MustParseAddr("10.9.9.9")) == nil || ps[netip.MustParseAddr("10.0.0.5")] != nil {
-		t.Error("the silent one was not forgotten")
 	}
 }
 

@@ -1,4 +1,4 @@
-package sourcemulticast
+package synclink
 
 import (
 	"slices"
@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-project/sluice/core/plugin"
 )
 
-// counters are the loop's own.
-type counters struct {
+// received are the loop's own counters.
+type received struct {
 	datagrams, bytes, flows, expectations, resyncs       uint64
 	own, refused, elsewhere, tooMany, truncated, tooLong uint64
 	dropped, errors                                      uint64
@@ -16,17 +16,17 @@ type counters struct {
 
 // Statistics implements plugin.Meter. It never waits for the next stage: the
 // loop lets go of the lock while it sends.
-func (s *Source) Statistics() (all []plugin.Statistic) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c, d := &s.count, &s.decoder.Counters
+func (r *Receiver) Statistics() (all []plugin.Statistic) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c, d := &r.count, &r.decoder.Counters
 	add := func(name, help string, typ plugin.StatisticType, v uint64) {
 		all = append(all, plugin.Statistic{Name: name, Help: help, Type: typ, Value: v})
 	}
 	add("datagrams_received", "datagrams read, of whomever", plugin.Counter, c.datagrams)
 	add("bytes_received", "bytes of messages in them", plugin.Counter, c.bytes)
 	add("flows_received", "messages about flows", plugin.Counter, c.flows)
-	add("expectations_ignored", "messages about expectations", plugin.Counter, c.expectations)
+	add("expectations_received", "messages about expectations", plugin.Counter, c.expectations)
 	add("resyncs_requested", "times that a peer asked for all flows", plugin.Counter, c.resyncs)
 	add("datagrams_own", "datagrams of this node, ignored", plugin.Counter, c.own)
 	add("datagrams_refused", "datagrams from outside accept_from", plugin.Counter, c.refused)
@@ -46,31 +46,31 @@ func (s *Source) Statistics() (all []plugin.Statistic) {
 	add("attributes_unknown", "attributes skipped", plugin.Counter, d.UnknownAttributes)
 	add("elements_unknown", "elements of extensions skipped", plugin.Counter, d.UnknownElements)
 	add("extensions_stray", "extensions of no message, or of one that was refused", plugin.Counter, d.StrayExtensions)
-	for _, p := range s.peers {
-		all = append(all, p.statistics()...)
+	for _, n := range r.nodes.list {
+		all = append(all, n.statistics()...)
 	}
 	slices.SortStableFunc(all, func(a, b plugin.Statistic) int { return strings.Compare(a.Peer, b.Peer) })
 	return all
 }
 
 // Peers implements plugin.Listener.
-func (s *Source) Peers() (all []plugin.Peer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, p := range s.peers {
+func (r *Receiver) Peers() (all []plugin.Peer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, n := range r.nodes.list {
 		all = append(all, plugin.Peer{
-			Address: p.address, Name: p.name, Up: p.up, Marks: p.marks, Flows: p.flows, Replayed: p.replayed,
+			Address: n.owner, Name: n.name, Up: n.up, Marks: n.marks, Flows: n.flows, Replayed: n.replayed,
 		})
 	}
 	return all
 }
 
-func (p *peer) statistics() []plugin.Statistic {
+func (n *node) statistics() []plugin.Statistic {
 	var up uint64
-	if p.up {
+	if n.up {
 		up = 1
 	}
-	who, t := p.who(), p.total()
+	who, t := n.who(), n.total()
 	return []plugin.Statistic{
 		{Name: "peer_up", Help: "1 while the peer sends", Type: plugin.Gauge, Value: up, Peer: who},
 		{Name: "messages_received", Help: "messages of the peer", Value: t.Messages, Peer: who},
