@@ -128,7 +128,7 @@ func (a *app) addCommands(root *cobra.Command) {
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		pipelines: {a.run(), a.validate(), a.format(), a.importConfig()},
-		node:      {a.status(), a.role(), a.stop()},
+		node:      {a.status(), a.role(), a.stop(), a.conntrackd()},
 		state:     {a.dump(), a.flush(), a.commit(), a.bulk(), a.resync(), a.requestResync(), a.purge()},
 		"":        {a.version(), a.pluginExec()},
 	} {
@@ -141,7 +141,7 @@ func (a *app) addCommands(root *cobra.Command) {
 }
 
 func (a *app) checkGlobals(cmd *cobra.Command, _ []string) error {
-	if name := cmd.Name(); name != runName && name != pluginExecName { // those have their own ways with signals
+	if name := cmd.Name(); name != runName && name != pluginExecName && name != conntrackdName { // those have their own ways with signals
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 		context.AfterFunc(ctx, stop)
 		cmd.SetContext(ctx)

@@ -16,6 +16,8 @@ import (
 // --var-file.
 type configuration struct {
 	paths, variables, variableFiles []string
+
+	texts map[string][]byte // made by a program, not read
 }
 
 func (c *configuration) addFlags(cmd *cobra.Command) {
@@ -44,7 +46,7 @@ func (c *configuration) load(ctx context.Context, log *slog.Logger) (*pipeline.C
 		}
 	}()
 	return pipeline.Load(ctx, pipeline.Options{
-		Paths: c.paths, Variables: c.variables, VariableFiles: c.variableFiles,
+		Paths: c.paths, Texts: c.texts, Variables: c.variables, VariableFiles: c.variableFiles,
 		Catalog: func(r pipeline.Runner) (_ pipeline.Catalog, err error) {
 			catalog, err = runner.NewCatalog(pluginsOf(r), log)
 			return catalog, err

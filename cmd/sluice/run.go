@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -45,20 +46,41 @@ again. Started by systemd (Type=notify) it reports when it is ready.`,
 	return cmd
 }
 
-// runPipelines loads, locks, listens and runs, and undoes that in reverse.
+// runPipelines loads a configuration and runs it.
 func (a *app) runPipelines(ctx context.Context, c configuration) error {
 	conf, err := a.loadToRun(ctx, c)
 	if err != nil {
 		return err
 	}
+	return a.runLoaded(ctx, conf, manner{stderr: a.stderr, lock: lockRunner})
+}
+
+// A manner is what the two commands that run pipelines do differently.
+type manner struct {
+	stderr io.Writer // for the log, if it goes there
+	lock   func(path string) (release func(), err error)
+	notes  []string // to be logged as warnings at the start
+	ready  func()   // called once all stages run; nil: nothing is to be done
+}
+
+func lockRunner(path string) (release func(), err error) {
+	lock, err := lockfile.Acquire(path)
+	if err != nil {
+		return nil, err
+	}
+	return lock.Release, nil
+}
+
+// runLoaded locks, listens and runs, and undoes that in reverse.
+func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m manner) error {
 	if conf.Runner.LockFile != "" {
-		lock, err := lockfile.Acquire(conf.Runner.LockFile)
+		release, err := m.lock(conf.Runner.LockFile)
 		if err != nil {
 			return err
 		}
-		defer lock.Release()
+		defer release()
 	}
-	log, err := logging.Open(conf.Runner.Log, a.stderr)
+	log, err := logging.Open(conf.Runner.Log, m.stderr)
 	if err != nil {
 		return err
 	}
@@ -76,7 +98,10 @@ func (a *app) runPipelines(ctx context.Context, c configuration) error {
 		return err
 	}
 	log.Info("runner starts", "node", conf.Runner.Name, "version", thisBuild().Version, "pid", os.Getpid(), "socket", socket.Path)
-	err = serveAndRun(ctx, r, listener, log)
+	for _, note := range m.notes {
+		log.Warn(note)
+	}
+	err = serveAndRun(ctx, r, listener, log, m.ready)
 	if err != nil {
 		log.Error("runner ended", "error", err)
 	}
@@ -100,7 +125,7 @@ func (a *app) loadToRun(ctx context.Context, c configuration) (*pipeline.Configu
 const answerGrace = 2 * time.Second
 
 // serveAndRun runs until ctx ends, a signal says so, or the runner does.
-func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, log *logging.Log) error {
+func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, log *logging.Log, ready func()) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer watchSignals(stop, listener, log)()
@@ -114,7 +139,12 @@ func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, l
 		<-ctx.Done()
 		notify(log, daemon.SdNotifyStopping)
 	}()
-	err := r.Run(ctx, func() { notify(log, daemon.SdNotifyReady) })
+	err := r.Run(ctx, func() {
+		notify(log, daemon.SdNotifyReady)
+		if ready != nil {
+			ready()
+		}
+	})
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}

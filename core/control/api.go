@@ -32,6 +32,10 @@ type Request struct {
 
 	// Expectations narrows a flush of caches to these.
 	Expectations bool `json:"expectations,omitempty"`
+
+	// Background says that purge and request-resync are begun and not waited
+	// for.
+	Background bool `json:"background,omitempty"`
 }
 
 // What a DumpRequest may ask for.

@@ -17,6 +17,10 @@ type Options struct {
 	// they are one configuration.
 	Paths []string
 
+	// Texts are read after the files, by the names that diagnostics give them.
+	// They are configurations that a program has made.
+	Texts map[string][]byte
+
 	// Values of variables: files of assignments (HCL, or JSON if the name ends
 	// in .json), and "name=value" as in -var. Later ones win, -var wins over
 	// files, and files win over SLUICE_VAR_name in the environment.
@@ -42,7 +46,7 @@ type Files map[string]*hcl.File
 // Diagnostics are ordered by file and line.
 func Load(ctx context.Context, o Options) (*Configuration, Files, hcl.Diagnostics) {
 	l := newLoader(ctx, o)
-	sources, diags := readSources(o.Paths)
+	sources, diags := readSources(o.Paths, o.Texts)
 	l.add(diags)
 	c := l.load(sources)
 	return l.result(c)

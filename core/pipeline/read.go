@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -69,8 +71,8 @@ func cause(err error) error {
 	return err
 }
 
-func readSources(paths []string) (sources []source, diags hcl.Diagnostics) {
-	if len(paths) == 0 {
+func readSources(paths []string, texts map[string][]byte) (sources []source, diags hcl.Diagnostics) {
+	if len(paths)+len(texts) == 0 {
 		return nil, hcl.Diagnostics{failure("Nothing to read", "Name a file or a directory of pipelines.", nil)}
 	}
 	files, err := Paths(paths)
@@ -84,6 +86,9 @@ func readSources(paths []string) (sources []source, diags hcl.Diagnostics) {
 			continue
 		}
 		sources = append(sources, source{name, text})
+	}
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		sources = append(sources, source{name, texts[name]})
 	}
 	return sources, diags
 }

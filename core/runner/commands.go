@@ -29,6 +29,9 @@ func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.
 	do := steps{ctx, report}
 	switch q.Command {
 	case "commit":
+		if r.purges.cancel() { // it would delete what is committed now
+			do.report(control.Step{Name: "purge called off"})
+		}
 		return r.onStages(do, q, isHoldCache, "a cache with hold = true", r.commit)
 	case "bulk":
 		return r.onStages(do, q, r.sendsBulk, "a cache above a sink that sends to peers", func(do steps, s *stage) error {
@@ -39,11 +42,19 @@ func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.
 			return do.replay("resync", s, 0, 0)
 		})
 	case "request-resync":
-		return r.onStages(do, q, hearsPeers, "a source that hears peers", requestResync)
+		ask := requestResync
+		if q.Background {
+			ask = beginResync
+		}
+		return r.onStages(do, q, hearsPeers, "a source that hears peers", ask)
 	case "flush":
 		return r.flush(do, q)
 	case "purge":
-		return r.onStages(do, q, purges, "a sink with a scope", r.purgeLater)
+		purge := r.purgeLater
+		if q.Background {
+			purge = r.schedulePurge
+		}
+		return r.onStages(do, q, purges, "a sink with a scope", purge)
 	case "role":
 		return r.changeRole(do, q)
 	case "stop":
@@ -180,6 +191,13 @@ func requestResync(do steps, source *stage) error {
 		}
 		return counts, replay.note, nil
 	})
+}
+
+// beginResync asks the peers and does not wait for what they answer.
+func beginResync(do steps, source *stage) error {
+	source.replays.request(0, 0, "request-resync", false)
+	do.report(control.Step{Name: "request-resync", Stage: source.address, Note: "begun"})
+	return nil
 }
 
 // flush empties caches, or purges the kernel's table at once.

@@ -135,10 +135,15 @@ func (r *Runner) askPrimary(do steps) error {
 func (r *Runner) schedulePurges(do steps) error {
 	for _, s := range r.stages {
 		if purges(s) {
-			after := time.Duration(s.conf.Traits.GetPurgeAfter())
-			r.purges.schedule(r, s, after)
-			do.report(control.Step{Name: "purge scheduled", Stage: s.address, Note: fmt.Sprintf("in %v", after)})
+			_ = r.schedulePurge(do, s) // never fails
 		}
 	}
+	return nil
+}
+
+func (r *Runner) schedulePurge(do steps, s *stage) error {
+	after := time.Duration(s.conf.Traits.GetPurgeAfter())
+	r.purges.schedule(r, s, after)
+	do.report(control.Step{Name: "purge scheduled", Stage: s.address, Note: fmt.Sprintf("in %v", after)})
 	return nil
 }
