@@ -27,7 +27,7 @@ func (e *Entry) appendExpectation(p []byte) []byte {
 	if e.Helper != "" {
 		p = fmt.Appendf(p, "helper=%s ", e.Helper)
 	}
-	return fmt.Appendf(p, "[active since %ds]\n", e.Age)
+	return fmt.Appendf(p, "[active since %ds]\n", e.Active)
 }
 
 // appendExpectationXML appends an expectation as conntrackd -i expect -x prints

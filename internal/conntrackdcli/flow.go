@@ -13,8 +13,8 @@ import (
 // An Entry is a line of a cache's dump in JSON.
 type Entry struct {
 	flow.View
-	Owner string `json:"owner"`
-	Age   uint64 `json:"age"` // seconds since it became known, or changed
+	Owner  string `json:"owner"`
+	Active uint64 `json:"active"` // seconds since it became known
 }
 
 // protocolName returns the name by which conntrackd prints a protocol.
@@ -60,7 +60,7 @@ func (e *Entry) AppendText(p []byte, external bool) []byte {
 	if e.Helper != "" {
 		p = fmt.Appendf(p, "helper=%s ", e.Helper)
 	}
-	return fmt.Appendf(p, "[active since %ds]\n", e.Age)
+	return fmt.Appendf(p, "[active since %ds]\n", e.Active)
 }
 
 func appendNonZero(p []byte, name string, v uint16) []byte {
