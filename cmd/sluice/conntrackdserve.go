@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"strings"
@@ -49,7 +50,11 @@ func (a *app) loadConntrackdConf(ctx context.Context, path string, m *manner) (*
 		if d.Subject != nil {
 			where = fmt.Sprintf("%s:%d", path, d.Subject.Start.Line)
 		}
-		m.notes = append(m.notes, fmt.Sprintf("%s: %s: %s", where, d.Summary, d.Detail))
+		level := slog.LevelWarn
+		if strings.HasPrefix(d.Summary, "Not needed") {
+			level = slog.LevelInfo
+		}
+		m.notes = append(m.notes, note{level, fmt.Sprintf("%s: %s: %s", where, d.Summary, d.Detail)})
 	}
 	return a.loadToRun(ctx, configuration{texts: map[string][]byte{path + " as HCL": result.HCL}})
 }
@@ -135,7 +140,9 @@ func (a *app) serveInBackground(ctx context.Context, o conntrackdcli.Options) er
 		return err
 	}
 	for _, note := range m.notes {
-		conntrackdcli.Report(a.stderr, conntrackdcli.Warning, note)
+		if note.level >= slog.LevelWarn {
+			conntrackdcli.Report(a.stderr, conntrackdcli.Warning, note.text)
+		}
 	}
 	nameProcess()
 	if err := os.Chdir("/"); err != nil {

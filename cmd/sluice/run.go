@@ -59,8 +59,14 @@ func (a *app) runPipelines(ctx context.Context, c configuration) error {
 type manner struct {
 	stderr io.Writer // for the log, if it goes there
 	lock   func(path string) (release func(), err error)
-	notes  []string // to be logged as warnings at the start
+	notes  []note   // to be logged at the start
 	ready  func()   // called once all stages run; nil: nothing is to be done
+}
+
+// A note is something to know about a configuration that was converted.
+type note struct {
+	level slog.Level
+	text  string
 }
 
 func lockRunner(path string) (release func(), err error) {
@@ -99,7 +105,7 @@ func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m man
 	}
 	log.Info("runner starts", "node", conf.Runner.Name, "version", thisBuild().Version, "pid", os.Getpid(), "socket", socket.Path)
 	for _, note := range m.notes {
-		log.Warn(note)
+		log.Log(ctx, note.level, note.text)
 	}
 	err = serveAndRun(ctx, r, listener, log, m.ready)
 	if err != nil {

@@ -116,16 +116,19 @@ func (c *Client) statistics(ctx context.Context, which string) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.out.Write(node{status, c.setup}.appendStatistics(nil, which, time.Now()))
+	n := node{Status: status, setup: c.setup}
+	if !c.setup.Sync {
+		if err := c.inRunnersNetwork(ctx, func() error { return n.countTracked() }); err != nil {
+			return err
+		}
+	}
+	_, err = c.out.Write(n.appendStatistics(nil, which, time.Now()))
 	return err
 }
 
 // internal dumps what this node's kernel tracks.
 func (c *Client) internal(ctx context.Context, o Options) error {
-	switch {
-	case !c.setup.Sync:
-		return c.dump(ctx, statsPipeline, o, false)
-	case c.setup.InternalCache:
+	if c.setup.Sync && c.setup.InternalCache {
 		return c.dump(ctx, localPipeline, o, false)
 	}
 	return c.dumpKernel(ctx, o)

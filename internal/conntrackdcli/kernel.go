@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
+	"strings"
 
 	"github.com/mdlayher/netlink"
 	"github.com/ti-mo/conntrack"
@@ -90,7 +92,8 @@ func flushExpectations() error {
 }
 
 // dumpKernel prints the kernel's table, which is what conntrackd does where
-// there is no internal cache. There is no cache of expectations then either.
+// there is no internal cache; unlike conntrackd, without looking at the
+// filters. There is no cache of expectations then either.
 func (c *Client) dumpKernel(ctx context.Context, o Options) error {
 	if o.Table == Expectations {
 		_, err := c.control.Status(ctx)
@@ -115,5 +118,15 @@ func (c *Client) writeKernelFlow(e *flow.Event, asXML bool) error {
 		line = (&Entry{View: e.Flow.View()}).AppendXML(nil, false)
 	}
 	_, err := c.out.Write(line)
+	return err
+}
+
+// countTracked reads how many flows the kernel tracks.
+func (n *node) countTracked() error {
+	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+	if err != nil {
+		return err
+	}
+	n.tracked, err = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
 	return err
 }

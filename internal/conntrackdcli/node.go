@@ -31,7 +31,8 @@ type Link struct {
 // A node is the state of a runner, as statistics are made from it.
 type node struct {
 	*control.Status
-	setup Setup
+	setup   Setup
+	tracked uint64 // flows in the kernel's table; only of a statistics collector
 }
 
 // stages returns the stages of a pipeline that are of a kind.

@@ -195,12 +195,21 @@ func (c *converter) destination(n *Node) {
 }
 
 func (c *converter) expectations(n *Node) {
-	if len(n.Args) > 0 && !on(n.arg()) {
+	const address = "local.source.expectations"
+	switch {
+	case !n.Block && on(n.arg()):
+		c.set(n, address, cty.True)
+	case !n.Block || len(n.Body) == 0:
 		c.keep(n, "peers.sink.end", "")
-		return
+	default:
+		s := c.slot(address)
+		c.comment(address, n.Before...)
+		for _, helper := range n.Body {
+			s.list = append(s.list, element{helper.Before, helper.Name.Text, trailing(helper)})
+		}
+		s.tail = append(s.tail, n.Inner...)
+		s.after = trailing(n)
 	}
-	missing("peers.sink.end", "expectations are neither sent nor taken",
-		"Connections that helpers have opened already are replicated; those that are about to be opened when a node fails are not.")(c, n)
 }
 
 func (c *converter) systemd(n *Node) {
@@ -215,6 +224,10 @@ func (c *converter) limit(n *Node) {
 	v, _ := strconv.ParseUint(n.arg(), 10, 64)
 	if v < 1 || v > maxLimit {
 		c.fail(n, "Number out of range", "Sluice takes 1 to %d flows here. Correct the number, or remove the line.", maxLimit)
+	}
+	if !c.synchronizes {
+		unneeded("stats", "there is no cache", "Nothing is to be done.")(c, n)
+		return
 	}
 	addresses := []string{"local.cache.limit", "peers.cache.limit"}
 	if c.noInternalCache {
@@ -329,6 +342,10 @@ func (c *converter) addresses(n *Node) {
 }
 
 func (c *converter) states(n *Node) {
+	if !c.synchronizes {
+		unneeded("stats.filter", "the end of a flow passes in any state", "Nothing is to be done.")(c, n)
+		return
+	}
 	c.list(n, "local.state.state", func(item *Node) (string, bool) {
 		return item.Name.Text, item.Name.Text != "for" && item.Name.Text != "TCP"
 	})
@@ -340,18 +357,28 @@ func (c *converter) states(n *Node) {
 // finish adds what a file does not say: blocks that there always are, and
 // conntrackd's defaults where Sluice's are others.
 func (c *converter) finish() {
-	if !c.synchronizes {
+	const theirs = "conntrackd's default"
+	if !c.synchronizes && !c.collects {
 		c.notes = append(c.notes, nothing(c.file))
 		return
-	}
-	const theirs = "conntrackd's default"
-	c.want("local.source", "local.sink", "peers.source", "peers.cache", "peers.sink")
-	if !c.noInternalCache {
-		c.want("local.cache")
 	}
 	c.standard("runner.lock_file", cty.StringVal("/var/lock/conntrack.lock"), theirs)
 	if !c.slot("local.source.overrun_resync").wanted {
 		c.standard("local.source.overrun_resync", cty.StringVal("30s"), theirs)
+	}
+	if c.collects {
+		c.finishStats()
+	}
+	if c.synchronizes {
+		c.finishSync(theirs)
+	}
+}
+
+// finishSync adds what the pipelines that replicate need.
+func (c *converter) finishSync(theirs string) {
+	c.want("local.source", "local.sink", "peers.source", "peers.cache", "peers.sink")
+	if !c.noInternalCache {
+		c.want("local.cache")
 	}
 	c.standard("local.source.reliable", cty.False, theirs)
 	c.standard("peers.source.request_resync", cty.False, theirs)
@@ -363,13 +390,13 @@ func (c *converter) finish() {
 	} else {
 		c.standard("peers.cache.hold", cty.True, "the external cache: `sluice role primary` commits it")
 	}
-	c.bounds()
+	c.bounds("local.source")
 }
 
 // bounds sees to it that a receive buffer does not begin above its maximum,
 // where the file says only one of the two.
-func (c *converter) bounds() {
-	size, most := c.slot("local.source.buffer_size"), c.slot("local.source.buffer_size_max")
+func (c *converter) bounds(source string) {
+	size, most := c.slot(source+".buffer_size"), c.slot(source+".buffer_size_max")
 	given := func(s *slot, standard int64) (cty.Value, bool) {
 		if s.value == cty.NilVal {
 			return cty.NumberIntVal(standard), false
@@ -381,9 +408,9 @@ func (c *converter) bounds() {
 	switch {
 	case a.LessThanOrEqualTo(b).True():
 	case !hasMost:
-		c.standard("local.source.buffer_size_max", a, "no less than buffer_size")
+		c.standard(source+".buffer_size_max", a, "no less than buffer_size")
 	case !hasSize:
-		c.standard("local.source.buffer_size", b, "no more than buffer_size_max")
+		c.standard(source+".buffer_size", b, "no more than buffer_size_max")
 	default:
 		c.note(most.setBy, "Maximum below the size", "The buffer begins with more than it may grow to. It begins with the larger number, and does not grow.")
 		most.before = append(most.before, Comment{Text: "# " + most.setBy.String() + " (less than the buffer begins with)", Gap: true})

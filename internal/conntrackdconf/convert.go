@@ -56,6 +56,7 @@ type converter struct {
 
 	// What must be known before anything is converted.
 	synchronizes    bool  // there is a Sync
+	collects        bool  // there is a Stats
 	active          *Node // the link
 	noInternalCache bool
 	noExternalCache bool
@@ -65,6 +66,7 @@ type converter struct {
 func (c *converter) survey() {
 	isOn := func(n *Node) bool { return n != nil && on(n.arg()) }
 	for _, s := range c.file.Nodes {
+		c.collects = c.collects || s.Name.Text == "Stats"
 		if s.Name.Text != "Sync" {
 			continue
 		}
@@ -213,11 +215,11 @@ func (c *converter) fail(n *Node, summary, format string, args ...any) {
 
 func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] + "." }
 
-// nothing says that a file has no Sync.
+// nothing says that a file has neither Sync nor Stats.
 func nothing(f *File) *hcl.Diagnostic {
 	d := &hcl.Diagnostic{
 		Severity: hcl.DiagError, Summary: "Nothing to convert",
-		Detail: "The file has no Sync section: this conntrackd replicates nothing, and Sluice has no sink for what it does. Keep it.",
+		Detail: "The file has neither a Sync nor a Stats section: this conntrackd replicates nothing and logs nothing. Keep it.",
 	}
 	if len(f.Nodes) > 0 {
 		where := f.Nodes[0].Range()

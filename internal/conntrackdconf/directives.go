@@ -70,7 +70,7 @@ var table = []row{
 
 	{at("Sync"), newSyntax("Options { }"), "", "A block around what follows.", (*converter).options},
 	{at("Sync/Options"), newSyntax("TCPWindowTracking on|off|yes|no"), "`tcp_window_tracking` of peers.sink.kernel, `window_scale` of local.sink.multicast", "", toggle("peers.sink.tcp_window_tracking", "local.sink.window_scale")},
-	{at("Sync/Options"), newSyntax("ExpectationSync on|off|yes|no [{ HELPER... }]"), "", "No counterpart: expectations are neither sent nor taken.", (*converter).expectations},
+	{at("Sync/Options"), newSyntax("ExpectationSync on|off|yes|no [{ HELPER... }]"), "`expectations` of local.source.netlink", "", (*converter).expectations},
 
 	{at(""), newSyntax("General { }"), "runner, both pipelines", "", children("runner", "runner.end")},
 	{at(general), newSyntax("Systemd on|off|yes|no"), "", "Not needed: `sluice run` reports to systemd when systemd asks for it. There is no watchdog.", (*converter).systemd},
@@ -103,10 +103,10 @@ var table = []row{
 	{at("General/Filter/Address"), newSyntax("IPv6_address IPV6|IPV6/BITS"), "an element of the list", "", nil},
 	{at(filterSets), newSyntax("State Accept|Ignore { STATE... for TCP }"), "`state` of local.filter.state", "A filter of its own below the cache, where it sees whole flows.", (*converter).states},
 
-	{at(""), newSyntax("Stats { }"), "", "No counterpart: there is no sink that logs flows that ended.", missing("end", "there is no sink that logs flows that ended", "Keep a conntrackd for it, with a LockFile and a UNIX Path of its own, or log with `conntrack -E -e DESTROY`.")},
-	{at("Stats"), newSyntax("LogFile on|off|yes|no|PATH"), "", "As Stats.", nil},
-	{at("Stats"), newSyntax("Syslog on|off|yes|no|FACILITY"), "", "As Stats.", nil},
-	{at("Stats"), newSyntax("NetlinkEventsReliable on|off|yes|no"), "", "As Stats.", nil},
+	{at(""), newSyntax("Stats { }"), "pipeline stats", "A pipeline without a cache, since a log must not miss short flows. It has the source and the filters of General, but for State: only ends are logged.", (*converter).stats},
+	{at("Stats"), newSyntax("LogFile on|off|yes|no|PATH"), "`path` of stats.sink.file", "`on` is /var/log/conntrackd-stats.log. The time stands in front in another form.", (*converter).statsFile},
+	{at("Stats"), newSyntax("Syslog on|off|yes|no|FACILITY"), "`syslog` of stats.sink.syslog", "`on` is `\"daemon\"`.", (*converter).statsSyslog},
+	{at("Stats"), newSyntax("NetlinkEventsReliable on|off|yes|no"), "`reliable` of stats.source.netlink", "", toggle("stats.source.reliable")},
 
 	{at(""), newSyntax("Helper { }"), "", "No counterpart: Sluice has no helpers in user space.", missing("end", "Sluice has no helpers in user space", "Keep a conntrackd for them, with General and Helper alone and a LockFile and a UNIX Path of its own.")},
 	{at("Helper"), newSyntax("Setup on|off|yes|no"), "", "As Helper.", nil},

@@ -40,7 +40,7 @@ var layout = []part{
 		block("control", "control", attributes("path backlog")...),
 		block("log", "log", attributes("file syslog")...))...),
 	block("local", "pipeline local",
-		block("source", "source netlink", attributes("buffer_size buffer_size_max coalesce reliable overrun_resync poll")...),
+		block("source", "source netlink", attributes(sourceAttributes)...),
 		block("filter", "filter basic", set("protocol"), set("address")),
 		block("cache", "cache memory", attributes("limit")...),
 		block("state", "filter basic", append(attributes("name"), set("state"))...),
@@ -49,8 +49,15 @@ var layout = []part{
 		block("source", "source multicast", attributes("group port interface receive_buffer accept_from coalesce request_resync")...),
 		block("cache", "cache memory", attributes("limit hold")...),
 		block("sink", "sink kernel", attributes("scope commit_timeout purge_timeout tcp_window_tracking")...)),
+	block("stats", "pipeline stats",
+		block("source", "source netlink", attributes(sourceAttributes)...),
+		block("filter", "filter basic", set("protocol"), set("address")),
+		block("file", "sink log", attributes("name path")...),
+		block("syslog", "sink log", attributes("name syslog")...)),
 	{id: "end"},
 }
+
+const sourceAttributes = "buffer_size buffer_size_max coalesce reliable overrun_resync poll expectations"
 
 // A slot is what the converter has put at an address.
 type slot struct {
