@@ -196,7 +196,7 @@ func (d *Decoder) payload(p []byte, m *Message) bool {
 	case typ == typeControl:
 		return d.alive(p, m)
 	}
-	return d.event(p, m)
+	return d.event(p, d.extension(), m)
 }
 
 var kinds = [...]flow.Kind{
@@ -204,9 +204,9 @@ var kinds = [...]flow.Kind{
 	typeExpNew: flow.Expect, typeExpUpdate: flow.Expect, typeExpDestroy: flow.Unexpect,
 }
 
-// event decodes a message about a flow or an expectation.
-func (d *Decoder) event(p []byte, m *Message) bool {
-	m.Kind, m.Replay = Flow, d.replay
+// event decodes a message about a flow or an expectation, and what extends it.
+func (d *Decoder) event(p, ext []byte, m *Message) bool {
+	m.Kind, m.Replay, m.Sequence = Flow, d.replay, d.sequence
 	m.Event.Kind = kinds[p[0]&0xf]
 	numbers := &flowNumbers
 	if m.Event.IsExpectation() {
@@ -214,10 +214,9 @@ func (d *Decoder) event(p []byte, m *Message) bool {
 	}
 	var r reader
 	good := r.read(p[headerSize:], numbers, d)
-	ext := d.extension()
 	if !good {
 		d.refuse(&d.Counters.MalformedPayload)
-		if ext != nil {
+		if len(ext) > 0 {
 			d.Counters.StrayExtensions++
 		}
 		return false

@@ -70,6 +70,9 @@ func (d *Decoder) nextElement(m *Message) bool {
 		}
 		d.elements = d.node(rest, &m.Hello)
 		return true
+	case typ == elementMessage && enclosable(v):
+		d.elements = nil
+		return d.event(v, rest, m)
 	case typ == elementReplay && len(v) >= replaySize:
 		d.replay = binary.BigEndian.Uint64(v)
 		m.Kind = Alive
@@ -103,6 +106,12 @@ func (d *Decoder) node(elements []byte, h *Hello) []byte {
 		h.Node = decodeAddress(v)
 	}
 	return rest
+}
+
+// enclosable says whether v is a message about a flow or an expectation.
+func enclosable(v []byte) bool {
+	size, cause := checkSize(v)
+	return cause == 0 && size == len(v) && v[0]>>4 == wireVersion && v[0]&0xf <= typeExpDestroy && headerGood(v)
 }
 
 // addressed decodes what extends a resync.

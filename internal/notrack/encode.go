@@ -9,7 +9,8 @@ import (
 
 // Errors of Encoder.AppendFlow: the flow cannot be sent to this peer.
 var (
-	// ErrZone: the peer knows no zones and would take the flow for one of zone 0.
+	// ErrZone: the peer knows no zones, or none of expectations, and would take
+	// this for something of zone 0.
 	ErrZone = errors.New("notrack: encode: the peer's version knows no zones")
 	// ErrNoFlow: the event is a mark, or of no family.
 	ErrNoFlow = errors.New("notrack: encode: not a flow")
@@ -23,6 +24,7 @@ var (
 type Encoder struct {
 	s       Settings
 	highest int
+	scratch []byte
 }
 
 // NewEncoder returns an Encoder with the given settings.
@@ -139,11 +141,11 @@ func (enc *Encoder) AppendFlow(p []byte, e *flow.Event) ([]byte, error) {
 	if e.IsMark() || e.Family != flow.IPv4 && e.Family != flow.IPv6 {
 		return p, ErrNoFlow
 	}
-	if enc.highest < attrZone && e.Zone != 0 {
-		return p, ErrZone
-	}
 	if e.IsExpectation() {
 		return enc.appendExpectation(p, e)
+	}
+	if enc.highest < attrZone && e.Zone != 0 {
+		return p, ErrZone
 	}
 	t := tail{highest: enc.highest}
 	if len(e.Tail) > 0 {

@@ -1,6 +1,10 @@
 package notrack
 
-import "github.com/sluice-project/sluice/core/flow"
+import (
+	"encoding/binary"
+
+	"github.com/sluice-project/sluice/core/flow"
+)
 
 // Attributes of expectations by number. Three groups of four are tuples: IPv4,
 // IPv6, protocol, ports.
@@ -46,6 +50,9 @@ func (enc *Encoder) appendExpectation(p []byte, e *flow.Event) ([]byte, error) {
 	if !t.hasMaster || t.master.Family != f.Family || !f.Has(flow.HasReply) {
 		return p, ErrNoMaster
 	}
+	if f.Zone != 0 && enc.s.NoExtension {
+		return p, ErrZone
+	}
 	at := len(p)
 	p = append(p, wireVersion<<4|enc.expectationType(e.Kind), 0, 0, 0, 0, 0, 0, 0)
 	ports := hasPorts(t.master.Protocol)
@@ -66,7 +73,23 @@ func (enc *Encoder) appendExpectation(p []byte, e *flow.Event) ([]byte, error) {
 	if enc.s.NoExtension {
 		return p, nil
 	}
-	return enc.appendExpectationExtension(p, at, f, &t, ports), nil
+	p = enc.appendExpectationExtension(p, at, f, &t, ports)
+	if f.Zone != 0 {
+		p = enc.enclose(p, at)
+	}
+	return p, nil
+}
+
+// enclose hides the message that begins at from conntrackd, by making an element
+// of it, with those that extend it behind. Messages about expectations have no
+// zone: conntrackd would look for the master in zone 0, where addresses may be
+// another's, and so it sends none itself.
+func (enc *Encoder) enclose(p []byte, at int) []byte {
+	size := int(binary.BigEndian.Uint16(p[at+2:]))
+	enc.scratch = append(enc.scratch[:0], p[at:]...)
+	p, ext := appendExtension(p[:at], scopeAlone)
+	p = append(appendElement(p, elementMessage, size), enc.scratch[:size]...)
+	return endMessage(append(p, enc.scratch[size+extensionHeader:]...), ext)
 }
 
 func (enc *Encoder) expectationType(k flow.Kind) byte {

@@ -107,8 +107,8 @@ func TestExpectationsNotSent(t *testing.T) {
 		}
 	}
 	zone := expectations()["expectation in a zone"]
-	if _, err := NewEncoder(Settings{Peer: 6}).AppendFlow(nil, &zone); !errors.Is(err, ErrZone) {
-		t.Errorf("of a zone to 1.4.6: %v", err)
+	if _, err := NewEncoder(Settings{NoExtension: true}).AppendFlow(nil, &zone); !errors.Is(err, ErrZone) {
+		t.Errorf("of a zone without an extension: %v", err)
 	}
 	p, _ := NewEncoder(Settings{NoExtension: true}).AppendFlow(nil, &whole)
 	q, _ := NewEncoder(Settings{NoExtension: true, Timeout: true}).AppendFlow(nil, &whole)

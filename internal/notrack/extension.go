@@ -31,6 +31,7 @@ const (
 	elementReplay    = 2 // u64 id: of the flows that follow in this datagram
 	elementSyncBegin = 3 // u64 id, u32 flags
 	elementSyncEnd   = 4 // u64 id, u32 flags, u64 count
+	elementMessage   = 5 // a message that is not for conntrackd; what follows extends it
 	elementNode      = 5 // address: behind a Hello, by which the node is known
 )
 
