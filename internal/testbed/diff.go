@@ -22,11 +22,12 @@ const (
 	FieldMaster
 	FieldSCTP
 	FieldSeqAdjust
+	FieldSynProxy
 	FieldTimeout
 	FieldTCPWindow
 	FieldTCPFlags
 
-	Replicated = FieldReply | FieldStatus | FieldTCP | FieldMark | FieldLabels | FieldHelper | FieldMaster | FieldSCTP | FieldSeqAdjust
+	Replicated = FieldReply | FieldStatus | FieldTCP | FieldMark | FieldLabels | FieldHelper | FieldMaster | FieldSCTP | FieldSeqAdjust | FieldSynProxy
 )
 
 // Comparison says how to compare tables.
@@ -112,6 +113,7 @@ func (c Comparison) changes(a, b Flow) []string {
 	compare(FieldSCTP, "sctp state", a.SCTPState, b.SCTPState)
 	compare(FieldSCTP, "sctp tags", a.SCTPTags, b.SCTPTags)
 	compare(FieldSeqAdjust, "sequence adjustment", a.SeqAdjust, b.SeqAdjust)
+	compare(FieldSynProxy, "synproxy", a.SynProxy, b.SynProxy)
 	compare(FieldTimeout, "timeout", a.Timeout, b.Timeout)
 	compare(FieldTCPWindow, "window scales", a.TCPWindow, b.TCPWindow)
 	compare(FieldTCPFlags, "tcp flags", a.TCPFlags, b.TCPFlags)

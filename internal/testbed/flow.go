@@ -75,14 +75,14 @@ type Flow struct {
 	Helper  string
 	Master  Tuple // of the master's original direction, zero if there is none
 
-	TCP        TCPState
-	TCPWindow  [2]uint8 // window scales, original and reply
-	TCPFlags   [2]uint8 // as dumped, original and reply
-	SCTPState  uint8
-	SCTPTags   [2]uint32
-	SeqAdjust  [2]SeqAdjust
-	ID         uint32 // CTA_ID, which means something in one kernel only
-	SynProxied bool   // has values of a SYN proxy that are not all zero
+	TCP       TCPState
+	TCPWindow [2]uint8 // window scales, original and reply
+	TCPFlags  [2]uint8 // as dumped, original and reply
+	SCTPState uint8
+	SCTPTags  [2]uint32
+	SeqAdjust [2]SeqAdjust
+	ID        uint32    // CTA_ID, which means something in one kernel only
+	SynProxy  [3]uint32 // ISN, ITS, TSOff
 }
 
 // SeqAdjust is how far TCP sequence numbers were shifted by a helper.

@@ -97,6 +97,14 @@ func (f *Flow) value(tuple *Tuple, name, value string) (err error) {
 		tuple.SrcPort, err = number[uint16](value)
 	case "dport":
 		tuple.DstPort, err = number[uint16](value)
+	case "srckey": // of GRE
+		tuple.SrcPort, err = number[uint16](value)
+	case "dstkey":
+		tuple.DstPort, err = number[uint16](value)
+	case "zone-orig":
+		f.Orig.Zone, err = number[uint16](value)
+	case "zone-reply":
+		f.Reply.Zone, err = number[uint16](value)
 	case "type":
 		tuple.ICMPType, err = number[uint8](value)
 	case "code":
@@ -114,7 +122,7 @@ func (f *Flow) value(tuple *Tuple, name, value string) (err error) {
 }
 
 func number[T uint8 | uint16 | uint32](text string) (T, error) {
-	n, err := strconv.ParseUint(text, 10, 32)
+	n, err := strconv.ParseUint(text, 0, 32)
 	if err == nil && uint64(T(n)) != n {
 		err = strconv.ErrRange
 	}

@@ -151,8 +151,7 @@ func flowOf(f *conntrack.Flow) Flow {
 		flow.SCTPState = sctp.State
 		flow.SCTPTags = [2]uint32{sctp.VTagOriginal, sctp.VTagReply}
 	}
-	s := f.SynProxy
-	flow.SynProxied = s.ISN != 0 || s.ITS != 0 || s.TSOff != 0
+	flow.SynProxy = [3]uint32{f.SynProxy.ISN, f.SynProxy.ITS, f.SynProxy.TSOff}
 	return flow
 }
 

@@ -46,12 +46,7 @@ func flowOf(v *flow.View) (f testbed.Flow) {
 		f.Reply = tupleOf(v.Reply, v.ZoneReply)
 	}
 	f.Status = statusOf(v.Status)
-	f.TCP = testbed.NoTCPState
-	if f.Proto == unix.IPPROTO_TCP && v.State != "" {
-		if state, err := flow.ParseTCPState(v.State); err == nil {
-			f.TCP = testbed.TCPState(state)
-		}
-	}
+	stateOf(v, &f)
 	set(&f.Timeout, v.Timeout)
 	set(&f.Mark, v.Mark)
 	f.Helper, f.Labels = v.Helper, labels(v.Labels)
@@ -64,6 +59,24 @@ func flowOf(v *flow.View) (f testbed.Flow) {
 		}
 	}
 	return f
+}
+
+// stateOf fills in what a protocol keeps of its own.
+func stateOf(v *flow.View, f *testbed.Flow) {
+	f.TCP = testbed.NoTCPState
+	switch {
+	case f.Proto == unix.IPPROTO_TCP && v.State != "":
+		if state, err := flow.ParseTCPState(v.State); err == nil {
+			f.TCP = testbed.TCPState(state)
+		}
+	case f.Proto == unix.IPPROTO_SCTP && v.State != "":
+		f.SCTPState, _ = flow.ParseSCTPState(v.State)
+	}
+	set(&f.TCPWindow, v.WindowScale)
+	set(&f.SCTPTags, v.SCTPTags)
+	if s := v.Synproxy; s != nil {
+		f.SynProxy = [3]uint32{s.ISN, s.ITS, s.TSOff}
+	}
 }
 
 // labels leaves out labels of which none is set, as testbed.Flow does.
@@ -90,6 +103,8 @@ func tupleOf(v *flow.TupleView, zone uint16) testbed.Tuple {
 	set(&t.ICMPType, v.ICMPType)
 	set(&t.ICMPCode, v.ICMPCode)
 	set(&t.ICMPID, v.ICMPID)
+	set(&t.SrcPort, v.SourceKey)
+	set(&t.DstPort, v.DestinationKey)
 	return t
 }
 
