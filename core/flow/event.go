@@ -36,7 +36,9 @@ const (
 	// SyncQuiet makes the sweep emit no DESTROY: the flows were purged on
 	// purpose and live on elsewhere.
 	SyncQuiet SyncFlags = 1 << iota
-	// SyncClaim makes every flow that the replay names this node's own.
+	// SyncClaim makes every flow that the replay names its sender's own,
+	// whosever it was: foreign flows this node's, other peers' flows that
+	// peer's.
 	SyncClaim
 	// SyncKeep names no flow and sweeps nothing: the pair of marks only tells
 	// the runner, by its arrival, that all that was sent before it arrived too.

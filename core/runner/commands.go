@@ -32,6 +32,7 @@ func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.
 		if r.purges.cancel() { // it would delete what is committed now
 			do.report(control.Step{Name: "purge called off"})
 		}
+		r.role.setCarries(true)
 		return r.onStages(do, q, isHoldCache, "a cache with hold = true", r.commit)
 	case "bulk":
 		return r.onStages(do, q, r.sendsBulk, "a cache above a sink that sends to peers", func(do steps, s *stage) error {
@@ -50,6 +51,7 @@ func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.
 	case "flush":
 		return r.flush(do, q)
 	case "purge":
+		r.role.setCarries(false)
 		purge := r.purgeLater
 		if q.Background {
 			purge = r.schedulePurge
@@ -110,10 +112,14 @@ func purges(s *stage) bool {
 	return s.conf.Kind == plugin.KindSink && s.conf.Traits.GetScope() != ""
 }
 
+func sendsToPeers(s *stage) bool {
+	return s.conf.Kind == plugin.KindSink && s.conf.Traits.GetLink() != ""
+}
+
 // sendsBulk says whether s is what replays into a sink with a link.
 func (r *Runner) sendsBulk(s *stage) bool {
 	return slices.ContainsFunc(r.stages, func(sink *stage) bool {
-		return sink.conf.Kind == plugin.KindSink && sink.conf.Traits.GetLink() != "" && sink.replayerAbove() == s &&
+		return sendsToPeers(sink) && sink.replayerAbove() == s &&
 			!s.conf.Traits.GetHold()
 	})
 }

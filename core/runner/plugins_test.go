@@ -255,6 +255,9 @@ func (s *lines) Write(b *flow.Batch) error {
 	var e flow.Event
 	for c := b.Cursor(); c.Next(&e); {
 		name := map[flow.Kind]string{flow.SyncBegin: "begin", flow.SyncEnd: "end"}[e.Kind]
+		if e.Kind == flow.SyncBegin && e.Sync.Flags&flow.SyncClaim != 0 {
+			name = "begin-claim"
+		}
 		if name == "" {
 			name = fmt.Sprint(numberOf(&e.Flow))
 		}

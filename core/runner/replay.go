@@ -304,7 +304,7 @@ func (p *replayer) try(ctx context.Context, r *replay) error {
 		return fmt.Errorf("%w: %s does not run", errBroken, p.stage.address)
 	}
 	callCtx, cancelCall := context.WithTimeout(ctx, callTimeout)
-	_, err := process.Replay(callCtx, &stagepb.ReplayRequest{Id: r.id, Flags: uint32(r.flags), Edge: uint32(r.edge)})
+	_, err := process.Replay(callCtx, &stagepb.ReplayRequest{Id: r.id, Flags: uint32(r.flags | p.stage.claims(r)), Edge: uint32(r.edge)})
 	cancelCall()
 	if err != nil {
 		return fmt.Errorf("%w: %s: %v", errBroken, p.stage.address, err)
@@ -399,6 +399,22 @@ func (r *replay) tell(why string) {
 			}
 		}
 	}
+}
+
+// claims returns flow.SyncClaim if all that a replay of s names is this node's
+// own: to peers while it carries the flows, and from cache to cache where peers'
+// flows are written through, since foreign ones are left out.
+func (s *stage) claims(r *replay) flow.SyncFlags {
+	if r.flags&(flow.SyncKeep|flow.SyncCommit) != 0 {
+		return 0
+	}
+	through := s.runner.writeThrough()
+	for _, to := range s.receivers(r.edge) {
+		if through && isCache(s) && isCache(to) || !through && sendsToPeers(to) && s.runner.role.carries() {
+			return flow.SyncClaim
+		}
+	}
+	return 0
 }
 
 // receivers returns the stages that a replay of s into an edge ends in: the

@@ -15,14 +15,31 @@ import (
 type roleState struct {
 	change sync.Mutex // held while a role is being taken
 
-	mu   sync.Mutex
-	last string
+	mu    sync.Mutex
+	last  string
+	carry bool
 }
 
 func (s *roleState) set(role string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last = role
+	s.last, s.carry = role, role == "primary"
+}
+
+// setCarries notes that this node has begun or ceased to carry the flows that
+// peers carried. A script that knows no roles says so by commit and purge.
+func (s *roleState) setCarries(carries bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.carry = carries
+}
+
+// carries says whether what this node knows of flows is right, and what peers
+// may know of them still is not.
+func (s *roleState) carries() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.carry
 }
 
 func (s *roleState) get() string {
@@ -66,7 +83,7 @@ func (r *Runner) changeRole(do steps, q control.Request) error {
 //  4. what was committed is taken out of it, so that a later commit does not
 //     bring back the dead; what came meanwhile is committed too;
 //  5. the kernel's table is read into this node's cache, which claims all of it;
-//  6. the peers are sent everything once.
+//  6. the peers are sent everything once, as this node's own.
 //
 // A step that fails does not keep the others from being tried: half a takeover
 // is better than none, and the command fails in the end.
@@ -92,7 +109,7 @@ func (r *Runner) takeOver(do steps) error {
 	}
 	for _, s := range r.stages {
 		if r.sendsBulk(s) {
-			errs = append(errs, do.replay("bulk", s, 0, 0))
+			errs = append(errs, do.replay("bulk", s, 0, flow.SyncClaim))
 		}
 	}
 	return errors.Join(errs...)

@@ -366,8 +366,9 @@ func (r *Receiver) take() error {
 	case notrack.Mark:
 		r.node.marks = true
 		r.node.replayed++
-		// A peer may say that its sweep is quiet, but not what is this node's.
-		m.Event.Sync.Flags &= flow.SyncQuiet
+		// A peer may say that its sweep is quiet and that its flows are its own,
+		// but not that they go into the kernel.
+		m.Event.Sync.Flags &= flow.SyncQuiet | flow.SyncClaim
 		return r.append(m)
 	case notrack.Asks:
 		r.asked(m.Resync)

@@ -55,6 +55,7 @@ type counters struct {
 	unchanged       uint64 // replayed records that told nothing new
 	ignoredDestroys uint64 // of another owner, or of a predecessor
 	overtaken       uint64 // replayed records of keys that live events touched
+	spared          uint64 // replayed records of other peers\' flows
 	stale           uint64 // records of replays that were cancelled, or whose begin was lost
 	incomplete      uint64 // replays that lost records
 }
@@ -160,7 +161,7 @@ func (c *core) destroy(r flow.Record, k *key, slot uint32, origin flow.Origin, o
 	if e.alive() {
 		if e.owner != owner || c.another(e) {
 			c.count.ignoredDestroys++
-			c.remember(k)
+			c.remember(k, owner)
 			return
 		}
 		c.event.Status &^= flow.Dying // it goes on as the flow last was

@@ -46,9 +46,6 @@ func (c *Cache) replay(ctx context.Context, r plugin.Replay, out output) error {
 	if c.config.Hold && !committing && r.Flags&flow.SyncKeep == 0 {
 		return errHold
 	}
-	if c.host.Start().WriteThrough && r.Flags&(flow.SyncKeep|flow.SyncCommit) == 0 {
-		r.Flags |= flow.SyncClaim // what is foreign was left out
-	}
 	s := sender{cache: c, replay: r, out: out, limiter: rate.NewLimiter(rate.Inf, 0)}
 	if n := c.config.ReplayRate; n > 0 && !committing {
 		s.limiter = rate.NewLimiter(rate.Limit(n), step)

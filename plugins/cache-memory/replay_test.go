@@ -213,7 +213,7 @@ func TestOwnersSweep(t *testing.T) {
 	r.holds("1=1 by 192.168.100.1", "3=1 by 192.168.100.2")
 	r.signalled()
 
-	r.feed(during(fromB, 7), begin(0), updated(3, 1), updated(1, 1), end(0, 2)) // takes 1 over
+	r.feed(during(fromB, 7), begin(flow.SyncClaim), updated(3, 1), updated(1, 1), end(flow.SyncClaim, 2)) // takes 1 over
 	r.expect("update 1=1 by 192.168.100.2")
 	r.feed(during(fromA, 8), begin(0), end(0, 0))
 	r.expect()
@@ -273,7 +273,7 @@ func TestReplayOfAClaimedFlow(t *testing.T) {
 	above.feed(own, added(1, 1))
 	above.feed(live, added(2, 1))
 	above.out.sent = nil
-	if err := above.replay(0); err != nil {
+	if err := above.replay(flow.SyncClaim); err != nil { // as the runner has it
 		t.Fatal(err)
 	}
 	for _, p := range above.out.sent {

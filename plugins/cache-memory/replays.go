@@ -24,10 +24,14 @@ import (
 //     (A replay of this node, by a cache above, may name flows of several
 //     owners. Then it sweeps theirs too.)
 //  6. Quiet: what is swept vanishes without a DESTROY. Claim: what is named is
-//     foreign no more. Keep: nothing is named and nothing swept.
+//     its sender's, foreign no more and no other peer's. Keep: nothing is named
+//     and nothing swept.
 //  7. Where peers' flows go into the kernel at once, those that only a dump of
 //     the kernel told of are foreign: they may be the peers'. And a sweep of
 //     theirs is quiet: only the kernel's own timeouts end flows across nodes.
+//  8. A peer's replay leaves other peers' flows alone unless it claims: who
+//     carried flows once may know them still. One that claims is not overtaken
+//     by what others tell live, ends included: nothing says which came first.
 type replay struct {
 	id      uint64 // 0: none
 	owner   uint16
@@ -39,7 +43,18 @@ type replay struct {
 
 type replayCounts struct{ inserted, changed, swept uint64 }
 
-func (r *replay) active() bool    { return r.id != 0 }
+func (r *replay) active() bool { return r.id != 0 }
+
+// spares says whether rule 8 leaves a flow to its owner.
+func (r *replay) spares(e *entry) bool {
+	return r.owner != 0 && e.owner != r.owner && r.flags&flow.SyncClaim == 0
+}
+
+// overrules says whether rule 8 lets a record win over a live event.
+func (r *replay) overrules(e *entry) bool {
+	return r.owner != 0 && e.owner != r.owner && r.flags&flow.SyncClaim != 0
+}
+
 func (r *replay) records() uint64 { return r.arrived[flows] + r.arrived[expectations] }
 
 // replays are what the replays of all owners have in common.
@@ -52,16 +67,25 @@ type replays struct {
 	graves []uint32
 	head   int
 
-	// others has, by epoch, DESTROYs of kernel entries that were not the one
-	// known here: a replay may have read those before they ended. It empties
-	// when no replay is under way.
+	// others has, by epoch, DESTROYs that were not of the entry known here: of
+	// another kernel entry, or by another node. A replay may have read what
+	// ended before it did. It empties when no replay is under way.
 	others map[other]uint32
 }
 
-// other is a kernel entry by its key and CTA_ID.
+// other is a node's kernel entry by its key and its CTA_ID, where that is known.
 type other struct {
-	key key
-	id  uint32
+	key   key
+	id    uint32
+	owner uint16
+}
+
+func (c *core) other(k *key, owner uint16) other {
+	o := other{key: *k, owner: owner}
+	if c.event.Has(flow.HasID) {
+		o.id = c.event.ID
+	}
+	return o
 }
 
 // replayOf returns the replay with an id that a batch of owner belongs to: the
@@ -127,10 +151,13 @@ func (c *core) replayed(rec flow.Record, origin flow.Origin, owner uint16, r *re
 	slot := c.find(&k)
 	known := slot != 0 && c.at(slot).alive()
 	switch {
-	case c.remembered(&k, r):
+	case c.remembered(&k, owner, r):
 		c.count.overtaken++
 		return
-	case slot != 0 && c.at(slot).live >= r.begin:
+	case known && r.spares(c.at(slot)):
+		c.count.spared++
+		return
+	case slot != 0 && c.at(slot).live >= r.begin && !r.overrules(c.at(slot)):
 		c.overtaken(c.at(slot))
 	case !known && !c.admit(classOf(rec)):
 		return
@@ -251,11 +278,11 @@ func (c *core) giveUp() {
 	}
 }
 
-// remember is bury for a DESTROY, in c.event, of another kernel entry than the
-// one known by its key.
-func (c *core) remember(k *key) {
+// remember is bury for a DESTROY, in c.event, of something else than what is
+// known by its key.
+func (c *core) remember(k *key, owner uint16) {
 	s := &c.replays
-	if s.active == 0 || !c.event.Has(flow.HasID) {
+	if s.active == 0 {
 		return
 	}
 	if len(s.others) >= c.maxGraves() {
@@ -265,16 +292,13 @@ func (c *core) remember(k *key) {
 	if s.others == nil {
 		s.others = map[other]uint32{}
 	}
-	s.others[other{*k, c.event.ID}] = s.epoch
+	s.others[c.other(k, owner)] = s.epoch
 }
 
-// remembered says whether the kernel entry of c.event ended since the begin of
-// the replay r.
-func (c *core) remembered(k *key, r *replay) bool {
-	if len(c.replays.others) == 0 || !c.event.Has(flow.HasID) {
-		return false
-	}
-	return c.replays.others[other{*k, c.event.ID}] >= r.begin
+// remembered says whether what c.event is about ended since the begin of the
+// replay r.
+func (c *core) remembered(k *key, owner uint16, r *replay) bool {
+	return len(c.replays.others) > 0 && c.replays.others[c.other(k, owner)] >= r.begin
 }
 
 // maxGraves bounds the tombstones: a quarter of the limit, and never few.

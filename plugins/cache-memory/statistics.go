@@ -30,6 +30,7 @@ func (c *Cache) Statistics() []plugin.Statistic {
 		{Name: "unchanged", Help: "replayed records that told nothing new", Value: n.unchanged},
 		{Name: "destroys_ignored", Help: "ends told by a node that doesn't own the flow, or of a predecessor of the same addresses", Value: n.ignoredDestroys},
 		{Name: "replayed_overtaken", Help: "replayed records of flows that a live event touched meanwhile", Value: n.overtaken},
+		{Name: "replayed_of_others", Help: "records in peers' replays of flows that another peer owns, left as they were", Value: n.spared},
 		{Name: "replayed_stale", Help: "replayed records of replays that were cancelled, or whose begin was lost", Type: plugin.Loss, Value: n.stale},
 		{Name: "replays_incomplete", Help: "replays that lost records on their way", Type: plugin.Loss, Value: n.incomplete},
 	}

@@ -368,7 +368,7 @@ func TestBatches(t *testing.T) {
 	}
 	want := []string{
 		"192.168.171.1 0 kind 2 port 1", "192.168.171.1 0 kind 2 port 2", "192.168.171.9 0 kind 2 port 3",
-		"192.168.171.1 7 kind 4 flags 1 count 0", "192.168.171.1 7 kind 2 port 4", "192.168.171.1 7 kind 5 flags 0 count 1",
+		"192.168.171.1 7 kind 4 flags 3 count 0", "192.168.171.1 7 kind 2 port 4", "192.168.171.1 7 kind 5 flags 0 count 1",
 		"192.168.171.1 0 kind 2 port 5",
 	}
 	if !slices.Equal(got, want) {

@@ -10,7 +10,7 @@ import (
 // with its own. The one that stepped back has all of it still, stale: it says so
 // when it is asked, and forgets it later. Nobody may take that for the truth.
 func TestThirdNodeKnowsWhoCarriesWhat(t *testing.T) {
-	for name, conntrackds := range map[string]int{"conntrackd and two sluices": 1} {
+	for name, conntrackds := range trios {
 		t.Run(name, func(t *testing.T) {
 			c := newTrio(t, conntrackds)
 			talks := c.talk(t)
