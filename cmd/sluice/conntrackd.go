@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -68,8 +69,11 @@ func (a *app) likeConntrackd(ctx context.Context, args []string) error {
 // readConntrackdConf reads a conntrackd.conf and shows what is wrong with it.
 func (a *app) readConntrackdConf(path string) (*conntrackdconf.File, error) {
 	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("can't open config file `%s': %w", path, err)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("can't open config file `%s'", path)
+	case err != nil:
+		return nil, fmt.Errorf("can't open config file: %w", err)
 	}
 	file, diags := conntrackdconf.Parse(path, text)
 	if diags.HasErrors() {

@@ -59,8 +59,8 @@ func (a *app) runPipelines(ctx context.Context, c configuration) error {
 type manner struct {
 	stderr io.Writer // for the log, if it goes there
 	lock   func(path string) (release func(), err error)
-	notes  []note   // to be logged at the start
-	ready  func()   // called once all stages run; nil: nothing is to be done
+	notes  []note // to be logged at the start
+	ready  func() // called once all stages run; nil: nothing is to be done
 }
 
 // A note is something to know about a configuration that was converted.
