@@ -13,17 +13,21 @@ import (
 	sinkkernel "github.com/sluice-project/sluice/plugins/sink-kernel"
 	sinklog "github.com/sluice-project/sluice/plugins/sink-log"
 	sinkmulticast "github.com/sluice-project/sluice/plugins/sink-multicast"
+	sinkudp "github.com/sluice-project/sluice/plugins/sink-udp"
 	sourcemulticast "github.com/sluice-project/sluice/plugins/source-multicast"
 	sourcenetlink "github.com/sluice-project/sluice/plugins/source-netlink"
+	sourceudp "github.com/sluice-project/sluice/plugins/source-udp"
 )
 
 // Definitions are the bundled plugins: sources, filters, caches, sinks.
 var Definitions = []plugin.Definition{
 	sourcenetlink.Definition,
 	sourcemulticast.Definition,
+	sourceudp.Definition,
 	filterbasic.Definition,
 	cachememory.Definition,
 	sinkmulticast.Definition,
+	sinkudp.Definition,
 	sinkkernel.Definition,
 	sinklog.Definition,
 }

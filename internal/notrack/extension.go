@@ -32,7 +32,7 @@ const (
 	elementSyncBegin = 3 // u64 id, u32 flags
 	elementSyncEnd   = 4 // u64 id, u32 flags, u64 count
 	elementMessage   = 5 // a message that is not for conntrackd; what follows extends it
-	elementNode      = 5 // address: behind a Hello, by which the node is known
+	elementNode      = 6 // address: behind a Hello, by which the node is known
 )
 
 // Elements that extend the message before.

@@ -183,7 +183,8 @@ func (t *Transmitter) relook(o *outgoing) {
 
 func (t *Transmitter) adapt(o *outgoing, size bool) {
 	if err := o.Outlet.Adapt(&o.iface); err != nil {
-		t.host.Logger().Warn("can't send on the interface", "interface", o.Interface, "error", err)
+		t.host.Logger().Info("can't go on sending on the interface", "interface", o.Interface, "error", err)
+		o.stuck = true
 	}
 	if o == t.active && size {
 		t.host.Logger().Info("link changed", "interface", o.Interface, "mtu", o.iface.MTU)

@@ -22,7 +22,8 @@ type Outlet interface {
 	// that it returns, in place of what was open before. An error leaves that.
 	Open(i *Interface) (netip.Addr, error)
 
-	// Adapt is told of another index or MTU, while the address is the same.
+	// Adapt is told of another index or MTU, while the address is the same. An
+	// error has the outlet opened again.
 	Adapt(i *Interface) error
 
 	// Room is how many bytes a datagram may have.
@@ -61,6 +62,8 @@ type DatagramOutlet struct {
 	Family Family
 	// Sockets are those that are open.
 	Sockets []*DatagramSocket
+
+	index int // of the interface
 }
 
 // Open opens the sockets.
@@ -73,7 +76,7 @@ func (o *DatagramOutlet) Open(i *Interface) (netip.Addr, error) {
 		return address, err
 	}
 	_ = o.Close()
-	o.Sockets = fresh
+	o.Sockets, o.index = fresh, i.Index
 	return address, nil
 }
 
@@ -81,15 +84,33 @@ func (o *DatagramOutlet) Open(i *Interface) (netip.Addr, error) {
 func (o *DatagramOutlet) Adapt(i *Interface) error {
 	var all error
 	for _, s := range o.Sockets {
-		if s.adapt != nil {
+		switch {
+		case s.adapt != nil:
 			all = errors.Join(all, s.adapt(i))
+		case i.Index != o.index:
+			all = errors.New("it is another one of this name")
 		}
 	}
 	return all
 }
 
-// Room is what the interface's MTU leaves.
-func (o *DatagramOutlet) Room(i *Interface) int { return notrack.Room(i.MTU, o.Family == 6) }
+// Room is what the MTU leaves: the interface's, or that of the way to a peer if
+// that is known to be less.
+func (o *DatagramOutlet) Room(i *Interface) int {
+	mtu := i.MTU
+	for _, s := range o.Sockets {
+		level, option := unix.IPPROTO_IP, unix.IP_MTU
+		if o.Family == 6 {
+			level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU
+		}
+		if way, err := Getsockopt(s.conn, level, option); err == nil && s.connected && way >= leastMTU {
+			mtu = min(mtu, way)
+		}
+	}
+	return notrack.Room(mtu, o.Family == 6)
+}
+
+const leastMTU = 576 // what IPv4 hosts take; IPv6 has 1280
 
 // Ready is nil: datagrams need nobody who listens.
 func (o *DatagramOutlet) Ready() error { return nil }

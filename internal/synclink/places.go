@@ -10,9 +10,9 @@ import (
 
 // Places are where a stage's links are, as its block says: in the block itself,
 // or in blocks of their own. P is what a plugin says of a place.
-type Places[P comparable] struct {
-	Only  *P // what the stage's block says; it counts if there are no others
-	Unset P  // what it says if it says nothing
+type Places[P any] struct {
+	Only  *P   // what the stage's block says; it counts if there are no others
+	Given bool // it says anything
 
 	all      []*P
 	defaults []int // those that are marked as default
@@ -36,7 +36,7 @@ func (s Places[P]) Check(d *plugin.Diagnostics, check func(p *P, path []any), na
 		check(s.Only, nil)
 		return
 	}
-	if *s.Only != s.Unset {
+	if s.Given {
 		d.Add(nil, "Both links and a link's attributes", "What says where a link is belongs into its `link` block, as soon as there is one.")
 	}
 	if len(s.defaults) > 1 {

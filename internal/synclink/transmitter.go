@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +44,7 @@ type Transmitter struct {
 	ended   chan struct{} // closed: it has
 
 	count transmitted
+	shown atomic.Pointer[outgoing] // active, for Statistics
 
 	mu       sync.Mutex // of everything below
 	links    []*outgoing
@@ -131,6 +133,7 @@ func (t *Transmitter) openLinks() error {
 
 // fit adapts datagrams to the active link.
 func (t *Transmitter) fit() {
+	t.shown.Store(t.active)
 	room := t.active.Outlet.Room(&t.active.iface)
 	t.packer.SetRoom(room)
 	t.encoder = notrack.NewEncoder(t.Sending.settings(room))
@@ -277,6 +280,7 @@ func (t *Transmitter) flush() (last error) {
 	if t.resize {
 		t.resize = false
 		t.relook(t.active)
+		t.fit()
 	}
 	if last != nil {
 		t.choose(time.Now())

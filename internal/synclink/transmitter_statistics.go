@@ -36,7 +36,7 @@ func (t *Transmitter) Statistics() []plugin.Statistic {
 	one := func(name, help string, typ plugin.StatisticType, v *atomic.Uint64) plugin.Statistic {
 		return plugin.Statistic{Name: name, Help: help, Type: typ, Value: v.Load()}
 	}
-	return []plugin.Statistic{
+	all := []plugin.Statistic{
 		one("datagrams_sent", "datagrams that the kernel took", plugin.Counter, &c.datagrams),
 		one("bytes_sent", "bytes of messages in them", plugin.Counter, &c.bytes),
 		one("datagrams_fragmented", "datagrams sent in fragments, since the MTU had become smaller", plugin.Counter, &c.fragmented),
@@ -52,4 +52,16 @@ func (t *Transmitter) Statistics() []plugin.Statistic {
 		one("resyncs_requested", "times that the peers were asked for all they have", plugin.Counter, &c.requests),
 		one("link_changes", "times that another link was taken", plugin.Counter, &c.changes),
 	}
+	for _, o := range t.links {
+		all = append(all, o.statistics(t.shown.Load() == o))
+	}
+	return all
+}
+
+func (o *outgoing) statistics(active bool) plugin.Statistic {
+	s := plugin.Statistic{Name: "link_active", Help: "1 for the link that is used", Type: plugin.Gauge, Peer: o.Interface}
+	if active {
+		s.Value = 1
+	}
+	return s
 }

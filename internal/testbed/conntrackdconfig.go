@@ -20,6 +20,12 @@ type ConntrackdConfig struct {
 	// Group and Port are where it sends; zero is 225.0.0.50 (or ff15::50) and 3780.
 	Group netip.Addr
 	Port  int
+	// Transport is Multicast (or ""), UDP or TCP; Peer is where it sends over the
+	// latter two.
+	Transport string
+	Peer      netip.Addr
+	// More are redundant links; the first one is the default then.
+	More []ConntrackdLink
 	// NoChecksum leaves the UDP checksum out.
 	NoChecksum bool
 
@@ -54,6 +60,13 @@ type ConntrackdConfig struct {
 	Normal bool
 }
 
+// ConntrackdLink is a redundant link of conntrackd, as ConntrackdConfig says.
+type ConntrackdLink struct {
+	Link                 string
+	Address, Group, Peer netip.Addr
+	Port                 int
+}
+
 // text is the configuration file, with all paths in dir.
 func (c ConntrackdConfig) text(dir string) string {
 	var b block
@@ -78,34 +91,56 @@ func (c ConntrackdConfig) text(dir string) string {
 }
 
 func (c ConntrackdConfig) transport(b *block) {
+	title := c.Transport
+	if title == "" {
+		title = "Multicast"
+	}
+	checksum := "on"
+	if c.NoChecksum {
+		checksum = "off"
+	}
+	for i, link := range append([]ConntrackdLink{{c.Link, c.Address, c.Group, c.Peer, c.Port}}, c.More...) {
+		if i == 0 && len(c.More) > 0 {
+			b.open(title + " Default")
+		} else {
+			b.open(title)
+		}
+		link.place(b, title)
+		b.line("SndSocketBuffer %d", 4<<20)
+		b.line("RcvSocketBuffer %d", 4<<20)
+		b.line("Checksum %s", checksum)
+		b.shut()
+	}
+}
+
+// place writes where a link is.
+func (l ConntrackdLink) place(b *block, transport string) {
 	family, group := "IPv4", netip.MustParseAddr("225.0.0.50")
-	if c.Address.Is6() {
+	if l.Address.Is6() {
 		family, group = "IPv6", netip.MustParseAddr("ff15::50")
 	}
-	if c.Group.IsValid() {
-		group = c.Group
+	if l.Group.IsValid() {
+		group = l.Group
 	}
-	link, port, checksum := c.Link, c.Port, "on"
-	if link == "" {
-		link = SyncLink
+	device, port := l.Link, l.Port
+	if device == "" {
+		device = SyncLink
 	}
 	if port == 0 {
 		port = 3780
 	}
-	if c.NoChecksum {
-		checksum = "off"
+	if transport == "Multicast" {
+		b.line("%s_address %s", family, group)
+		b.line("Group %d", port)
+		if l.Address.Is4() { // over IPv6 the interface alone decides
+			b.line("IPv4_interface %s", l.Address)
+		}
+	} else {
+		b.line("%s_address %s", family, l.Address)
+		b.line("%s_Destination_Address %s", family, l.Peer)
+		b.line("Port %d", port)
 	}
-	b.open("Multicast")
-	b.line("%s_address %s", family, group)
-	b.line("Group %d", port)
-	if c.Address.Is4() { // over IPv6 the interface alone decides
-		b.line("IPv4_interface %s", c.Address)
-	}
-	b.line("Interface %s", link)
-	b.line("SndSocketBuffer %d", 4<<20)
-	b.line("RcvSocketBuffer %d", 4<<20)
-	b.line("Checksum %s", checksum)
-	b.shut()
+	b.line("Interface %s", device)
 }
 
 func (c ConntrackdConfig) general(b *block, dir string) {

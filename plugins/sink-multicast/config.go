@@ -44,7 +44,7 @@ type Link struct {
 
 // links returns the places and whether each is the default.
 func (c *Config) links() synclink.Places[Place] {
-	all := synclink.Places[Place]{Only: &c.Place, Unset: Place{Port: notrack.DefaultPort}}
+	all := synclink.Places[Place]{Only: &c.Place, Given: c.Place != Place{Port: notrack.DefaultPort}}
 	for i := range c.Links {
 		all.Add(&c.Links[i].Place, c.Links[i].Default)
 	}
