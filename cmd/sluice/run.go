@@ -147,6 +147,7 @@ func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, l
 	}()
 	err := r.Run(ctx, func() {
 		notify(log, daemon.SdNotifyReady)
+		go feedWatchdog(ctx, r, log)
 		if ready != nil {
 			ready()
 		}
@@ -166,6 +167,27 @@ func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, l
 func notify(log *logging.Log, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.Warn("systemd not notified", "state", state, "error", err)
+	}
+}
+
+// feedWatchdog tells systemd's watchdog, if the unit has one, that the runner
+// works: whoever can say how all stages are is not stuck.
+func feedWatchdog(ctx context.Context, r *runner.Runner, log *logging.Log) {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return
+	}
+	ticker := time.NewTicker(interval / 3)
+	defer ticker.Stop()
+	for {
+		if _, err := r.Status(ctx); err == nil {
+			notify(log, daemon.SdNotifyWatchdog)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -195,6 +195,17 @@ func TestRunReopensLog(t *testing.T) {
 	}
 }
 
+// A unit with a watchdog is told again and again that the runner works.
+func TestRunFeedsWatchdog(t *testing.T) {
+	t.Setenv("WATCHDOG_USEC", "300000")
+	n := startNode(t)
+	for range 3 {
+		n.expect("WATCHDOG=1")
+	}
+	n.signal(unix.SIGTERM)
+	n.ended(exitDone)
+}
+
 // A second TERM ends a runner whose stages don't drain.
 func TestRunSecondSignal(t *testing.T) {
 	n := startNode(t)

@@ -217,7 +217,7 @@ func (c *converter) systemd(n *Node) {
 		unneeded("runner.end", "systemd is told what it asks for", "A service with Type=simple does not ask.")(c, n)
 		return
 	}
-	unneeded("runner.end", "systemd is told what it asks for", "Write Type=notify into the unit, and no WatchdogSec.")(c, n)
+	unneeded("runner.end", "systemd is told what it asks for", "Write Type=notify into the unit; WatchdogSec= is honoured.")(c, n)
 }
 
 func (c *converter) limit(n *Node) {

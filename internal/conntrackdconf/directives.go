@@ -73,7 +73,7 @@ var table = []row{
 	{at("Sync/Options"), newSyntax("ExpectationSync on|off|yes|no [{ HELPER... }]"), "`expectations` of local.source.netlink", "", (*converter).expectations},
 
 	{at(""), newSyntax("General { }"), "runner, both pipelines", "", children("runner", "runner.end")},
-	{at(general), newSyntax("Systemd on|off|yes|no"), "", "Not needed: `sluice run` reports to systemd when systemd asks for it. There is no watchdog.", (*converter).systemd},
+	{at(general), newSyntax("Systemd on|off|yes|no"), "", "Not needed: `sluice run` reports to systemd when systemd asks for it, and to its watchdog.", (*converter).systemd},
 	{at(general), newSyntax("Nice INTEGER"), "", "Not needed: conntrackd ignores it. A unit has `Nice=`.", unneeded("runner.end", "it is ignored by conntrackd, too", "If you want it, a systemd unit has Nice=.")},
 	{at(general), newSyntax("HashSize NUMBER"), "", "Not needed: tables grow by themselves.", unneeded("local.cache.limit", "tables grow by themselves", "Nothing is to be done.")},
 	{at(general), newSyntax("HashLimit NUMBER"), "`limit` of both caches", "", (*converter).limit},

@@ -12,9 +12,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/internal/testbed"
 )
 
@@ -140,9 +142,9 @@ func (d *daemon) gone() error {
 }
 
 var (
-	since  = regexp.MustCompile(`\[active since \d+s\]`)
-	number = regexp.MustCompile(` *\d+`)
-	header = regexp.MustCompile(`(?m)^\[[^]]*\] \(pid=\d+\) `)
+	activeSince = regexp.MustCompile(`\[active since \d+s\]`)
+	number      = regexp.MustCompile(` *\d+`)
+	header      = regexp.MustCompile(`(?m)^\[[^]]*\] \(pid=\d+\) `)
 )
 
 // unmarked leaves out the mark 0, which conntrackd prints only of flows that it
@@ -152,7 +154,7 @@ var unmarked = strings.NewReplacer(" mark=0", "", "<mark>0</mark>", "")
 // dump returns the lines of a dump in order, without the times.
 func (d *daemon) dump(t *testing.T, args ...string) []string {
 	t.Helper()
-	lines := strings.Split(unmarked.Replace(since.ReplaceAllString(d.do(t, args...), "[active since Ns]")), "\n")
+	lines := strings.Split(unmarked.Replace(activeSince.ReplaceAllString(d.do(t, args...), "[active since Ns]")), "\n")
 	slices.Sort(lines)
 	return lines
 }
@@ -287,7 +289,7 @@ func (d *daemon) outcome(t *testing.T, line string) outcome {
 			o.stdout = start
 		}
 	}
-	o.stdout = unmarked.Replace(form(since.ReplaceAllString(o.stdout, "")))
+	o.stdout = unmarked.Replace(form(activeSince.ReplaceAllString(o.stdout, "")))
 	return o
 }
 
@@ -344,6 +346,14 @@ func TestDropInDoesWhatConntrackdDoes(t *testing.T) {
 		t.Errorf("-f internal has left %d", n-1)
 	}
 	ours.do(t, "-R")
+
+	// A commit calls a purge off, or it would delete what is committed.
+	ours.do(t, "-t")
+	ours.do(t, "-c")
+	if status := must[*control.Status](t)(control.NewClient(ours.path("ctl")).Status(t.Context())); status.Purge != nil {
+		t.Errorf("a purge in %v, after -c", time.Until(*status.Purge))
+	}
+
 	ours.do(t, "-t")
 	testbed.Eventually(t, patience, empty(r.FW2.Table))
 	testbed.Eventually(t, patience, func() error {

@@ -3,6 +3,7 @@ package interop
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -56,21 +57,65 @@ func failOver(t *testing.T, programs [2]func(*testing.T) string) {
 	one.notify(t, "primary")
 	two.notify(t, "backup")
 
-	transfers := s.downloads(t, 24<<20)
+	talks := s.converse(t)
 	for _, step := range []struct{ from, to *daemon }{{one, two}, {two, one}} {
-		testbed.Eventually(t, patience, know(step.to.external(t), transfers))
+		testbed.Eventually(t, patience, hears(step.to.external(t), talks))
 		step.to.notify(t, "primary")
-		s.handOver(t, step.to.fw, transfers)
+		if err := s.MoveTo(step.to.fw); err != nil {
+			t.Fatal(err)
+		}
 		step.from.notify(t, "backup")
-		progress(t, transfers)
+		goOn(t, talks)
 		// What the one forgets and the other tells again.
 		testbed.Eventually(t, patience, has(step.from.fw.Table, 0, func(f testbed.Flow) bool { return f.TCP == testbed.Established }))
-		testbed.Eventually(t, patience, know(step.from.external(t), transfers))
+		testbed.Eventually(t, patience, hears(step.from.external(t), talks))
 	}
 	two.notify(t, "fault")
-	finish(t, transfers)
+	goOn(t, talks)
+	for _, c := range talks {
+		if err := c.Finish(patience); err != nil {
+			t.Error(err)
+		}
+	}
 	one.content(t)
 	two.content(t)
+}
+
+// converse begins conversations: for each family one through source NAT, one
+// through destination NAT, and one in a zone.
+func (s *site) converse(t *testing.T) (talks []*testbed.Conversation) {
+	t.Helper()
+	for i, f := range families {
+		for j, to := range []netip.AddrPort{
+			netip.AddrPortFrom(f.server, testbed.ServerPort),
+			netip.AddrPortFrom(f.insideVIP, dnatPort),
+			netip.AddrPortFrom(f.server, zonePort),
+		} {
+			talks = append(talks, s.Client.MustConverse(t, testbed.ConversationConfig{To: to, Rate: 64 << 10, Seed: uint64(10*i + j)}))
+		}
+	}
+	goOn(t, talks)
+	return talks
+}
+
+// goOn waits until more has come through each conversation.
+func goOn(t *testing.T, talks []*testbed.Conversation) {
+	t.Helper()
+	for _, c := range talks {
+		testbed.Eventually(t, patience, c.Progress(8<<10))
+	}
+}
+
+// hears is a condition: a source knows all these conversations.
+func hears(s source, talks []*testbed.Conversation) func() error {
+	var conditions []func() error
+	for _, c := range talks {
+		local := c.Local()
+		conditions = append(conditions, has(s, 1, func(f testbed.Flow) bool {
+			return f.Orig.Src == local.Addr() && f.Orig.SrcPort == local.Port() && f.TCP == testbed.Established
+		}))
+	}
+	return all(conditions...)
 }
 
 // The script starts a daemon that has died, over the lock that it has left.
