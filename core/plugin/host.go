@@ -3,6 +3,8 @@ package plugin
 import (
 	"log/slog"
 	"net/netip"
+
+	"github.com/sluice-project/sluice/core/flow"
 )
 
 // Start is what the runner tells a stage when it starts.
@@ -29,6 +31,11 @@ type Start struct {
 	// OneShot: a source replays once without subscribing and ends; a kernel
 	// sink deletes every flow that it is sent. Together they purge.
 	OneShot bool
+
+	// Screens are those of the filters between a source and whatever is below
+	// them: what a screen does not pass goes no further than there, so the
+	// source may leave it out of what it sends live. Replays are sent whole.
+	Screens []flow.Screen
 }
 
 // Host is the runner as a stage sees it. Its methods return at once, may be

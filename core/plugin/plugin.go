@@ -208,4 +208,9 @@ type Traits struct {
 	// Start.OneShot set, to delete what that pipeline's source and filters send.
 	Scope      string
 	PurgeAfter int64
+
+	// Screen is what a filter certainly drops; nil says nothing. The source
+	// right above is told in Start.Screens. A filter with a screen passes
+	// events on as they came.
+	Screen *flow.Screen
 }

@@ -101,6 +101,7 @@ func traitsMessage(t Traits) *stagepb.Traits {
 	return &stagepb.Traits{
 		Commands: t.Commands, Netns: t.NetNS, Hold: t.Hold, Link: t.Link, RequestResync: t.RequestResync,
 		Kernel: t.Kernel, Scope: t.Scope, PurgeAfter: t.PurgeAfter,
+		Screen: screenMessage(t.Screen),
 	}
 }
 
@@ -124,9 +125,13 @@ func (s *server) Start(ctx context.Context, r *stagepb.StartRequest) (*stagepb.S
 // build makes and opens the stage.
 func (s *server) build(ctx context.Context, r *stagepb.StartRequest) (*stage, error) {
 	s.host.logger = s.host.logger.With("stage", r.Stage)
+	screens, err := screensOf(r.Screens)
+	if err != nil {
+		return nil, err
+	}
 	s.host.start = Start{
 		Node: r.Node, Stage: r.Stage, Generation: r.Generation, PortID: r.PortId, OwnPortIDs: r.OwnPortIds,
-		DropOwn: r.DropOwn, WriteThrough: r.WriteThrough, OneShot: r.OneShot,
+		DropOwn: r.DropOwn, WriteThrough: r.WriteThrough, OneShot: r.OneShot, Screens: screens,
 	}
 	plugin := s.config
 	if b, ok := s.config.(Builder); ok {

@@ -96,7 +96,7 @@ func (s *stage) launch(ctx context.Context) error {
 		Node: s.runner.options.Config.Runner.Name, Stage: s.address, Generation: generation,
 		PortId: s.port, OwnPortIds: s.runner.ports,
 		DropOwn: !s.runner.writeThrough(), WriteThrough: s.runner.writeThrough(),
-		Inputs: inputs, Outputs: outputs,
+		Inputs: inputs, Outputs: outputs, Screens: s.screens(),
 	})
 	if err != nil {
 		p.kill()
@@ -109,6 +109,23 @@ func (s *stage) launch(ctx context.Context) error {
 	go s.watch(p)
 	s.runner.log.Info("stage runs", "stage", s.address, "pid", p.pid(), "generation", generation)
 	return nil
+}
+
+// screens returns those of the filters right below a source, up to the first that
+// says nothing of itself: it may change what the next one looks at.
+func (s *stage) screens() (screens []*stagepb.Screen) {
+	if s.conf.Kind != plugin.KindSource {
+		return nil
+	}
+	for at := s; len(at.below) == 1 && at.below[0].conf.Kind == plugin.KindFilter; {
+		at = at.below[0]
+		screen := at.conf.Traits.GetScreen()
+		if screen == nil {
+			break
+		}
+		screens = append(screens, screen)
+	}
+	return screens
 }
 
 // descriptors returns the ends of the edges that the process inherits, and

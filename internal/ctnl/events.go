@@ -1,7 +1,6 @@
 package ctnl
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -12,8 +11,9 @@ import (
 	"unsafe"
 
 	"github.com/mdlayher/netlink"
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-project/sluice/core/flow"
 )
 
 // ErrOverrun says that the kernel had more events than the receive buffer
@@ -45,6 +45,10 @@ type EventsConfig struct {
 	// that these sockets ask for, and they take no room in the buffer.
 	DropPorts []uint32
 
+	// Screens say which flows' events the kernel is to drop in the same way. What
+	// it does not judge it passes: expectations, and see Unjudged.
+	Screens []flow.Screen
+
 	// Expectations has the kernel report expectations too, in their order among
 	// the flows' events.
 	Expectations bool
@@ -53,8 +57,9 @@ type EventsConfig struct {
 // Events receives the kernel's events. One goroutine calls its methods, but for
 // Wake and Drops, which any may call.
 type Events struct {
-	socket *socket
-	wake   int // eventfd
+	socket   *socket
+	unjudged string
+	wake     int // eventfd
 
 	slots   []byte
 	iovecs  []unix.Iovec
@@ -75,14 +80,14 @@ type mmsghdr struct {
 // while nobody listened (nf_conntrack_events=2, its default), so it comes
 // before everything else, and the table is dumped after it.
 func OpenEvents(c EventsConfig) (*Events, error) {
+	var unjudged string
 	s, err := dial(0, func(conn *netlink.Conn) error {
 		if err := conn.SetOption(netlink.BroadcastError, !c.Unreliable); err != nil {
 			return err
 		}
-		if len(c.DropPorts) > 0 {
-			if err := conn.SetBPF(dropPorts(c.DropPorts)); err != nil {
-				return err
-			}
+		var err error
+		if unjudged, err = attachFilter(conn, &c); err != nil {
+			return fmt.Errorf("filter: %w", err)
 		}
 		for _, group := range c.groups() {
 			if err := conn.JoinGroup(group); err != nil {
@@ -94,7 +99,7 @@ func OpenEvents(c EventsConfig) (*Events, error) {
 	if err != nil {
 		return nil, fmt.Errorf("conntrack events: %w", err)
 	}
-	e := &Events{socket: s}
+	e := &Events{socket: s, unjudged: unjudged}
 	if c.Buffer > 0 {
 		_, err = setReceiveBuffer(s.fd, c.Buffer)
 	}
@@ -133,26 +138,6 @@ func (e *Events) prepareVector() {
 	e.poll[0] = unix.PollFd{Fd: int32(e.socket.fd), Events: unix.POLLIN}
 	e.poll[1] = unix.PollFd{Fd: int32(e.wake), Events: unix.POLLIN}
 	e.only[0] = e.poll[1]
-}
-
-// dropPorts is a classic BPF program that accepts all messages but those with
-// one of the port ids in their header (nlmsg_pid, at byte 12 in the host's
-// order, which BPF reads as if in network order).
-func dropPorts(ports []uint32) []bpf.RawInstruction {
-	program := []bpf.Instruction{bpf.LoadAbsolute{Off: 12, Size: 4}}
-	for i, port := range ports {
-		var b [4]byte
-		binary.NativeEndian.PutUint32(b[:], port)
-		program = append(program, bpf.JumpIf{
-			Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(b[:]), SkipTrue: uint8(len(ports) - i),
-		})
-	}
-	program = append(program, bpf.RetConstant{Val: 1 << 18}, bpf.RetConstant{Val: 0})
-	raw, err := bpf.Assemble(program)
-	if err != nil {
-		panic(err) // the instructions are constant
-	}
-	return raw
 }
 
 // Wait blocks until there are events, an overrun to be told of, or Wake was
@@ -280,6 +265,10 @@ func (e *Events) Grow(max int) (size int, grew bool, err error) {
 	size, err = setReceiveBuffer(e.socket.fd, min(2*before, max))
 	return size, size > before, err
 }
+
+// Unjudged names what of the screens the kernel does not judge, because it would
+// be too much for it: "IPv6 addresses", "addresses", or "" for nothing.
+func (e *Events) Unjudged() string { return e.unjudged }
 
 // Port returns the socket's port id.
 func (e *Events) Port() uint32 { return e.socket.port }

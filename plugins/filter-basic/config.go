@@ -48,6 +48,29 @@ func (c *Config) Build() (any, error) {
 	return f, nil
 }
 
+// Traits tells the source above what certainly does not pass: what the sets of
+// protocols and addresses say. States change, and are nobody else's business.
+func (c *Config) Traits() plugin.Traits {
+	var s flow.Screen
+	if set := c.Protocol; set != nil {
+		l := &flow.ProtocolList{Accept: set.Accept != nil}
+		for _, name := range append(set.Accept, set.Ignore...) {
+			number, _ := flow.ParseProtocol(name)
+			l.Protocols = append(l.Protocols, number)
+		}
+		s.Protocols = l
+	}
+	if set := c.Address; set != nil {
+		l := &flow.AddressList{Accept: set.Accept != nil}
+		for _, text := range append(set.Accept, set.Ignore...) {
+			p, _ := parsePrefix(text)
+			l.Prefixes = append(l.Prefixes, p)
+		}
+		s.Addresses = l
+	}
+	return plugin.Traits{Screen: &s}
+}
+
 func (c *Config) compile() (*Filter, plugin.Diagnostics) {
 	var f Filter
 	var d plugin.Diagnostics

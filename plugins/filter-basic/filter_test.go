@@ -180,6 +180,64 @@ func TestDiagnostics(t *testing.T) {
 	}
 }
 
+// What the filter tells of itself is what it does, but for states.
+func TestScreenSaysWhatTheFilterDoes(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	passed, total := 0, 0
+	for range 300 {
+		c := &Config{Protocol: randomSet(r, func() string { return fmt.Sprint(r.IntN(4)) }), Address: randomSet(r, func() string {
+			p := netip.PrefixFrom(randomAddress(r), 0)
+			return netip.PrefixFrom(p.Addr(), p.Addr().BitLen()-r.IntN(3)).String()
+		})}
+		f, d := c.compile()
+		if len(d) > 0 {
+			t.Fatal(d)
+		}
+		screen := c.Traits().Screen
+		for range 100 {
+			e := flow.Event{Kind: flow.Kind(1 + r.IntN(3))}
+			e.Protocol, e.State, e.Present = uint8(r.IntN(4)), 3, flow.HasState
+			e.Original.Source, e.Family = flow.Bytes(randomAddress(r))
+			for _, address := range []*[16]byte{&e.Original.Destination, &e.Reply.Source} {
+				for family := uint8(0); family != e.Family; {
+					*address, family = flow.Bytes(randomAddress(r))
+				}
+			}
+			if r.IntN(2) == 0 {
+				e.Present |= flow.HasReply
+			}
+			want := f.Filter(&e) == plugin.Pass
+			if got := screen.Passes(&e.Flow); got != want {
+				t.Fatalf("screen passes %t, filter %t: %v by %+v", got, want, &e, screen)
+			}
+			if total++; want {
+				passed++
+			}
+		}
+	}
+	if passed < total/10 || passed > total*9/10 {
+		t.Fatalf("%d of %d passed: that proves little", passed, total)
+	}
+	if s := (&Config{State: &Set{Accept: []string{"ESTABLISHED"}}}).Traits().Screen; s == nil || s.Protocols != nil || s.Addresses != nil {
+		t.Errorf("states are told: %+v", s)
+	}
+}
+
+// randomSet is of some values, one of the lists, or not there.
+func randomSet(r *rand.Rand, value func() string) *Set {
+	var values []string
+	for range 1 + r.IntN(5) {
+		values = append(values, value())
+	}
+	switch r.IntN(5) {
+	case 0:
+		return nil
+	case 1, 2:
+		return &Set{Accept: values}
+	}
+	return &Set{Ignore: values}
+}
+
 // FuzzPrefixes compares the hashed sets with a walk over all prefixes.
 func FuzzPrefixes(f *testing.F) {
 	for seed := range uint64(50) {

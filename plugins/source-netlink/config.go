@@ -1,6 +1,7 @@
 package sourcenetlink
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -29,10 +30,37 @@ type Config struct {
 	Reliable      bool             `hcl:"reliable,optional" doc:"Have the kernel keep back events that do not fit and report them again (NETLINK_BROADCAST_ERROR). Packets are never dropped for it."`
 	QueueLimit    plugin.Size      `hcl:"queue_limit,optional" doc:"Memory for events that the next stage does not take yet. Beyond it events are dropped and counted, and the table is replayed afterwards."`
 	ReplayRate    uint32           `hcl:"replay_rate,optional" doc:"Flows a second of a replay; 0 is as fast as the pipeline takes them."`
-	OverrunResync plugin.Duration  `hcl:"overrun_resync,optional" doc:"How long after events were lost the table is read again. \"0s\" asks at once; the runner puts pauses between one time and the next in any case."`
+	OverrunResync Delay            `hcl:"overrun_resync,optional" doc:"How long after events were lost the table is read again. \"0s\" asks at once; the runner puts pauses between one time and the next in any case. \"none\" leaves it to poll: until then what was lost stays lost."`
 	Poll          plugin.Duration  `hcl:"poll,optional" doc:"How often the table is read again even though nothing seems lost: it finds the end of flows that began before the first start, of which the kernel sends no event. \"0s\" is never."`
+	KernelFilter  bool             `hcl:"kernel_filter,optional" doc:"Have the kernel drop what the filters right below drop by protocol and address, so that it takes neither time nor room in the receive buffer."`
 	Expectations  plugin.Selection `hcl:"expectations,optional" doc:"Send expectations too: the flows that helpers wait for, as the data connections of FTP. true for those of all helpers, or a list of the helpers' names."`
 	NetNS         string           `hcl:"netns,optional" doc:"Network namespace to read, as in \"/run/netns/blue\". Default: the runner's own."`
+}
+
+// A Delay is a duration, or "none", in which case what it delays is not done.
+type Delay struct {
+	After plugin.Duration
+	None  bool
+}
+
+// UnmarshalText reads a delay.
+func (d *Delay) UnmarshalText(text []byte) error {
+	*d = Delay{None: string(text) == "none"}
+	if d.None {
+		return nil
+	}
+	if err := d.After.UnmarshalText(text); err != nil {
+		return fmt.Errorf(`%q is no duration: write a number with a unit, as in "0s" or "30s", or "none"`, text)
+	}
+	return nil
+}
+
+// String writes the delay as in a pipeline.
+func (d Delay) String() string {
+	if d.None {
+		return "none"
+	}
+	return d.After.String()
 }
 
 // The bounds of sizes: what setsockopt takes, and one batch.

@@ -14,7 +14,11 @@ func TestConfig(t *testing.T) {
 		`{"buffer_size": "16MiB"}`:    "[buffer_size_max]: Maximum below the size",
 		`{"buffer_size_max": "4GiB"}`: "[buffer_size_max]: Size out of range",
 		`{"queue_limit": 100}`:        "[queue_limit]: Size out of range",
-		`{"coalesce": "2s"}`:          "[coalesce]: Duration out of range",
+		`{"overrun_resync": "none", "expectations": ["ftp"], "kernel_filter": true}`: "",
+		`{"overrun_resync": "0s", "expectations": true}`:                             "",
+		`{"overrun_resync": "never"}`:                                                "[overrun_resync]: Bad value",
+		`{"expectations": ["no such name is as long"]}`:                              "[expectations 0]: Bad helper",
+		`{"coalesce": "2s"}`:                                                         "[coalesce]: Duration out of range",
 	} {
 		d := plugin.Decode([]byte(config), Definition.Config())
 		got := ""

@@ -85,6 +85,10 @@ func TestExpectationsHaveZonesAndOrigins(t *testing.T) {
 	if err := n.Track(); err != nil {
 		t.Fatal(err)
 	}
+	// So that the expectations of a flow from before the start have events.
+	if err := n.Sysctl("net.netfilter.nf_conntrack_events", "1"); err != nil {
+		t.Fatal(err)
+	}
 	own, other := mustWriter(t, n, ownPort), mustWriter(t, n, 0)
 	early, late := zonedMaster(1, 7), zonedMaster(2, 8)
 	commit := func(w *ctnl.Writer, flows ...*flow.Flow) {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/internal/testbed"
@@ -28,6 +29,40 @@ func (h *lossHost) Signal(s plugin.Signal, _ string) {
 			queued, _ := h.source.events.Read()
 			h.behind <- queued + h.source.building.Len()
 		})
+	}
+}
+
+// A signalHost notes which signals were raised.
+type signalHost struct {
+	lossHost
+	raised chan plugin.Signal
+}
+
+func (h *signalHost) Signal(s plugin.Signal, _ string) { h.raised <- s }
+
+// "none" leaves a loss to the next poll; "0s" tells of it at once.
+func TestOverrunResync(t *testing.T) {
+	for delay, want := range map[Delay]plugin.Signal{{None: true}: plugin.SignalPoll, {}: plugin.SignalOverrun} {
+		n := testbed.MustNamespace(t, "fw")
+		c := Definition.Config().(*Config)
+		c.BufferSize, c.BufferSizeMax, c.OverrunResync, c.Poll = 64<<10, 64<<10, delay, plugin.Duration(3*time.Second)
+		s := newSource(c)
+		h := &signalHost{raised: make(chan plugin.Signal, 1000)}
+		if err := n.Do(func() error { return s.Open(t.Context(), h) }); err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		create(t, mustWriter(t, n, 0), 0, 2000) // overruns the buffer, since nobody reads yet
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- s.Run(ctx, &plugin.Output{}) }()
+		if got := <-h.raised; got != want || s.stats.overruns.Load() == 0 {
+			t.Errorf("%v: signal %q after %d overruns", delay, got, s.stats.overruns.Load())
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -54,14 +54,32 @@ func (s *source) Open(_ context.Context, host plugin.Host) error {
 	if s.start.DropOwn {
 		c.DropPorts = s.start.OwnPortIDs
 	}
+	if s.config.KernelFilter {
+		c.Screens = s.start.Screens
+	}
 	events, err := ctnl.OpenEvents(c)
 	if err != nil {
 		return err
 	}
 	s.events = events
+	s.tellFilter()
 	s.checkBuffer()
 	s.enableEvents()
 	return nil
+}
+
+// tellFilter logs what the kernel filters, where that is less than one may think.
+func (s *source) tellFilter() {
+	if !s.config.KernelFilter {
+		return
+	}
+	log := s.host.Logger()
+	switch unjudged := s.events.Unjudged(); {
+	case len(s.start.Screens) == 0:
+		log.Warn("kernel_filter has nothing to do: there is no filter by protocol or address right below")
+	case unjudged != "":
+		log.Warn("the kernel does not take all of the filters: events are judged below by what is left", "left", unjudged)
+	}
 }
 
 func (s *source) checkBuffer() {
@@ -120,9 +138,9 @@ func (s *source) Run(ctx context.Context, out *plugin.Output) error {
 // startTimers starts what signals by the clock, and returns what stops it.
 func (s *source) startTimers() (stop func()) {
 	var timers []*time.Timer
-	if delay := time.Duration(s.config.OverrunResync); delay > 0 {
-		s.resync = time.AfterFunc(delay, func() {
-			s.host.Signal(plugin.SignalOverrun, "events were lost "+s.config.OverrunResync.String()+" ago, or longer")
+	if delay := s.config.OverrunResync; delay.After > 0 {
+		s.resync = time.AfterFunc(time.Duration(delay.After), func() {
+			s.host.Signal(plugin.SignalOverrun, "events were lost "+delay.String()+" ago, or longer")
 		})
 		s.resync.Stop() // until there is an overrun
 		timers = append(timers, s.resync)
@@ -225,9 +243,9 @@ func (s *source) overrun() {
 // what the replay says of its flow, though the loss may have been of newer ones.
 func (s *source) tellLoss() {
 	switch {
-	case s.lost == "":
+	case s.lost == "" || s.config.OverrunResync.None:
 	case s.resync != nil:
-		s.resync.Reset(time.Duration(s.config.OverrunResync)) // once more from now on
+		s.resync.Reset(time.Duration(s.config.OverrunResync.After)) // once more from now on
 	default:
 		s.host.Signal(plugin.SignalOverrun, s.lost)
 	}

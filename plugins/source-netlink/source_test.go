@@ -2,6 +2,7 @@ package sourcenetlink
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -116,6 +117,31 @@ func TestDropOwnDropsInTheKernel(t *testing.T) {
 	}
 	if n := s.statistic("overruns"); n != 0 {
 		t.Fatalf("%d overruns", n)
+	}
+}
+
+// The kernel drops what the filters below drop anyway, if it is asked to; a replay
+// is sent whole in any case.
+func TestKernelFilter(t *testing.T) {
+	screens := []*stagepb.Screen{
+		{Protocols: &stagepb.ProtocolList{Accept: true, Protocols: []byte{flow.UDP}}},
+		{Addresses: &stagepb.AddressList{Prefixes: []string{"10.1.0.0/32"}}}, // flows 0 to 255
+	}
+	for _, on := range []bool{false, true} {
+		n := testbed.MustNamespace(t, "fw")
+		s := startStage(t, n, fmt.Sprintf(`{"kernel_filter": %t}`, on), &stagepb.StartRequest{Screens: screens})
+		create(t, mustWriter(t, n, 0), 250, 10)
+		first, all := 256, s.readUntil(func(a arrival) bool { return indexOf(a) == 259 })
+		if !on {
+			first = 250
+		}
+		if len(all) != 260-first || indexOf(all[0]) != first || s.statistic("events_new") != uint64(260-first) {
+			t.Errorf("kernel_filter %t: %d events", on, len(all))
+		}
+		s.replay(3, 0)
+		if all := s.readUntil(isEnd(3)); len(all) != 12 {
+			t.Errorf("kernel_filter %t: %d records replayed", on, len(all)-2)
+		}
 	}
 }
 

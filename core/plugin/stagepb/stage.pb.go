@@ -624,6 +624,7 @@ type Traits struct {
 	Kernel        bool                   `protobuf:"varint,6,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	Scope         string                 `protobuf:"bytes,7,opt,name=scope,proto3" json:"scope,omitempty"`
 	PurgeAfter    int64                  `protobuf:"varint,8,opt,name=purge_after,json=purgeAfter,proto3" json:"purge_after,omitempty"` // nanoseconds
+	Screen        *Screen                `protobuf:"bytes,9,opt,name=screen,proto3" json:"screen,omitempty"`                            // of a filter
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -714,6 +715,170 @@ func (x *Traits) GetPurgeAfter() int64 {
 	return 0
 }
 
+func (x *Traits) GetScreen() *Screen {
+	if x != nil {
+		return x.Screen
+	}
+	return nil
+}
+
+// What a filter certainly drops: see flow.Screen.
+type Screen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Protocols     *ProtocolList          `protobuf:"bytes,1,opt,name=protocols,proto3" json:"protocols,omitempty"`
+	Addresses     *AddressList           `protobuf:"bytes,2,opt,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Screen) Reset() {
+	*x = Screen{}
+	mi := &file_stage_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Screen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Screen) ProtoMessage() {}
+
+func (x *Screen) ProtoReflect() protoreflect.Message {
+	mi := &file_stage_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Screen.ProtoReflect.Descriptor instead.
+func (*Screen) Descriptor() ([]byte, []int) {
+	return file_stage_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Screen) GetProtocols() *ProtocolList {
+	if x != nil {
+		return x.Protocols
+	}
+	return nil
+}
+
+func (x *Screen) GetAddresses() *AddressList {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+type ProtocolList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accept        bool                   `protobuf:"varint,1,opt,name=accept,proto3" json:"accept,omitempty"`
+	Protocols     []byte                 `protobuf:"bytes,2,opt,name=protocols,proto3" json:"protocols,omitempty"` // one byte each
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProtocolList) Reset() {
+	*x = ProtocolList{}
+	mi := &file_stage_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProtocolList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProtocolList) ProtoMessage() {}
+
+func (x *ProtocolList) ProtoReflect() protoreflect.Message {
+	mi := &file_stage_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProtocolList.ProtoReflect.Descriptor instead.
+func (*ProtocolList) Descriptor() ([]byte, []int) {
+	return file_stage_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ProtocolList) GetAccept() bool {
+	if x != nil {
+		return x.Accept
+	}
+	return false
+}
+
+func (x *ProtocolList) GetProtocols() []byte {
+	if x != nil {
+		return x.Protocols
+	}
+	return nil
+}
+
+type AddressList struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accept        bool                   `protobuf:"varint,1,opt,name=accept,proto3" json:"accept,omitempty"`
+	Prefixes      []string               `protobuf:"bytes,2,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddressList) Reset() {
+	*x = AddressList{}
+	mi := &file_stage_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddressList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddressList) ProtoMessage() {}
+
+func (x *AddressList) ProtoReflect() protoreflect.Message {
+	mi := &file_stage_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddressList.ProtoReflect.Descriptor instead.
+func (*AddressList) Descriptor() ([]byte, []int) {
+	return file_stage_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AddressList) GetAccept() bool {
+	if x != nil {
+		return x.Accept
+	}
+	return false
+}
+
+func (x *AddressList) GetPrefixes() []string {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
 type StartRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -726,13 +891,14 @@ type StartRequest struct {
 	OneShot       bool                   `protobuf:"varint,8,opt,name=one_shot,json=oneShot,proto3" json:"one_shot,omitempty"`
 	Inputs        []uint32               `protobuf:"varint,9,rep,packed,name=inputs,proto3" json:"inputs,omitempty"`    // descriptors: none for a source, else one
 	Outputs       []uint32               `protobuf:"varint,10,rep,packed,name=outputs,proto3" json:"outputs,omitempty"` // none for a sink
+	Screens       []*Screen              `protobuf:"bytes,11,rep,name=screens,proto3" json:"screens,omitempty"`         // for a source: of the filters right below it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_stage_proto_msgTypes[11]
+	mi := &file_stage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +910,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[11]
+	mi := &file_stage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +923,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{11}
+	return file_stage_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartRequest) GetNode() string {
@@ -830,6 +996,13 @@ func (x *StartRequest) GetOutputs() []uint32 {
 	return nil
 }
 
+func (x *StartRequest) GetScreens() []*Screen {
+	if x != nil {
+		return x.Screens
+	}
+	return nil
+}
+
 type Started struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
@@ -839,7 +1012,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_stage_proto_msgTypes[12]
+	mi := &file_stage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1024,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[12]
+	mi := &file_stage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1037,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{12}
+	return file_stage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Started) GetError() string {
@@ -885,7 +1058,7 @@ type ReplayRequest struct {
 
 func (x *ReplayRequest) Reset() {
 	*x = ReplayRequest{}
-	mi := &file_stage_proto_msgTypes[13]
+	mi := &file_stage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1070,7 @@ func (x *ReplayRequest) String() string {
 func (*ReplayRequest) ProtoMessage() {}
 
 func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[13]
+	mi := &file_stage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1083,7 @@ func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
 func (*ReplayRequest) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{13}
+	return file_stage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReplayRequest) GetId() uint64 {
@@ -955,7 +1128,7 @@ type StatisticsReply struct {
 
 func (x *StatisticsReply) Reset() {
 	*x = StatisticsReply{}
-	mi := &file_stage_proto_msgTypes[14]
+	mi := &file_stage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1140,7 @@ func (x *StatisticsReply) String() string {
 func (*StatisticsReply) ProtoMessage() {}
 
 func (x *StatisticsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[14]
+	mi := &file_stage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1153,7 @@ func (x *StatisticsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatisticsReply.ProtoReflect.Descriptor instead.
 func (*StatisticsReply) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{14}
+	return file_stage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StatisticsReply) GetBatchesIn() uint64 {
@@ -1081,7 +1254,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_stage_proto_msgTypes[15]
+	mi := &file_stage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1266,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[15]
+	mi := &file_stage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1279,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{15}
+	return file_stage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Peer) GetAddress() string {
@@ -1164,7 +1337,7 @@ type Statistic struct {
 
 func (x *Statistic) Reset() {
 	*x = Statistic{}
-	mi := &file_stage_proto_msgTypes[16]
+	mi := &file_stage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1349,7 @@ func (x *Statistic) String() string {
 func (*Statistic) ProtoMessage() {}
 
 func (x *Statistic) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[16]
+	mi := &file_stage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1362,7 @@ func (x *Statistic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Statistic.ProtoReflect.Descriptor instead.
 func (*Statistic) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{16}
+	return file_stage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Statistic) GetName() string {
@@ -1238,7 +1411,7 @@ type CommandRequest struct {
 
 func (x *CommandRequest) Reset() {
 	*x = CommandRequest{}
-	mi := &file_stage_proto_msgTypes[17]
+	mi := &file_stage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1250,7 +1423,7 @@ func (x *CommandRequest) String() string {
 func (*CommandRequest) ProtoMessage() {}
 
 func (x *CommandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[17]
+	mi := &file_stage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1263,7 +1436,7 @@ func (x *CommandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRequest.ProtoReflect.Descriptor instead.
 func (*CommandRequest) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{17}
+	return file_stage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CommandRequest) GetName() string {
@@ -1296,7 +1469,7 @@ type CommandOutput struct {
 
 func (x *CommandOutput) Reset() {
 	*x = CommandOutput{}
-	mi := &file_stage_proto_msgTypes[18]
+	mi := &file_stage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1481,7 @@ func (x *CommandOutput) String() string {
 func (*CommandOutput) ProtoMessage() {}
 
 func (x *CommandOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[18]
+	mi := &file_stage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +1494,7 @@ func (x *CommandOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandOutput.ProtoReflect.Descriptor instead.
 func (*CommandOutput) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{18}
+	return file_stage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CommandOutput) GetData() []byte {
@@ -1344,7 +1517,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_stage_proto_msgTypes[19]
+	mi := &file_stage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1529,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[19]
+	mi := &file_stage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1542,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{19}
+	return file_stage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Signal) GetName() string {
@@ -1419,7 +1592,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stage_proto_msgTypes[20]
+	mi := &file_stage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1604,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[20]
+	mi := &file_stage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1617,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{20}
+	return file_stage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Report) GetReplay() uint64 {
@@ -1485,7 +1658,7 @@ type Count struct {
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_stage_proto_msgTypes[21]
+	mi := &file_stage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1497,7 +1670,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[21]
+	mi := &file_stage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1510,7 +1683,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{21}
+	return file_stage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Count) GetName() string {
@@ -1571,7 +1744,7 @@ const file_stage_proto_rawDesc = "" +
 	"\x04Step\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12\x16\n" +
 	"\x05index\x18\x02 \x01(\rH\x00R\x05indexB\x06\n" +
-	"\x04step\"\xd8\x01\n" +
+	"\x04step\"\x89\x02\n" +
 	"\x06Traits\x12\x1a\n" +
 	"\bcommands\x18\x01 \x03(\tR\bcommands\x12\x14\n" +
 	"\x05netns\x18\x02 \x01(\tR\x05netns\x12\x12\n" +
@@ -1581,7 +1754,17 @@ const file_stage_proto_rawDesc = "" +
 	"\x06kernel\x18\x06 \x01(\bR\x06kernel\x12\x14\n" +
 	"\x05scope\x18\a \x01(\tR\x05scope\x12\x1f\n" +
 	"\vpurge_after\x18\b \x01(\x03R\n" +
-	"purgeAfter\"\xa0\x02\n" +
+	"purgeAfter\x12/\n" +
+	"\x06screen\x18\t \x01(\v2\x17.sluice.stage.v1.ScreenR\x06screen\"\x81\x01\n" +
+	"\x06Screen\x12;\n" +
+	"\tprotocols\x18\x01 \x01(\v2\x1d.sluice.stage.v1.ProtocolListR\tprotocols\x12:\n" +
+	"\taddresses\x18\x02 \x01(\v2\x1c.sluice.stage.v1.AddressListR\taddresses\"D\n" +
+	"\fProtocolList\x12\x16\n" +
+	"\x06accept\x18\x01 \x01(\bR\x06accept\x12\x1c\n" +
+	"\tprotocols\x18\x02 \x01(\fR\tprotocols\"A\n" +
+	"\vAddressList\x12\x16\n" +
+	"\x06accept\x18\x01 \x01(\bR\x06accept\x12\x1a\n" +
+	"\bprefixes\x18\x02 \x03(\tR\bprefixes\"\xd3\x02\n" +
 	"\fStartRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x1e\n" +
@@ -1596,7 +1779,8 @@ const file_stage_proto_rawDesc = "" +
 	"\bone_shot\x18\b \x01(\bR\aoneShot\x12\x16\n" +
 	"\x06inputs\x18\t \x03(\rR\x06inputs\x12\x18\n" +
 	"\aoutputs\x18\n" +
-	" \x03(\rR\aoutputs\"\x1f\n" +
+	" \x03(\rR\aoutputs\x121\n" +
+	"\ascreens\x18\v \x03(\v2\x17.sluice.stage.v1.ScreenR\ascreens\"\x1f\n" +
 	"\aStarted\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\"I\n" +
 	"\rReplayRequest\x12\x0e\n" +
@@ -1676,7 +1860,7 @@ func file_stage_proto_rawDescGZIP() []byte {
 	return file_stage_proto_rawDescData
 }
 
-var file_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_stage_proto_goTypes = []any{
 	(*Empty)(nil),           // 0: sluice.stage.v1.Empty
 	(*DescribeRequest)(nil), // 1: sluice.stage.v1.DescribeRequest
@@ -1689,17 +1873,20 @@ var file_stage_proto_goTypes = []any{
 	(*Diagnostic)(nil),      // 8: sluice.stage.v1.Diagnostic
 	(*Step)(nil),            // 9: sluice.stage.v1.Step
 	(*Traits)(nil),          // 10: sluice.stage.v1.Traits
-	(*StartRequest)(nil),    // 11: sluice.stage.v1.StartRequest
-	(*Started)(nil),         // 12: sluice.stage.v1.Started
-	(*ReplayRequest)(nil),   // 13: sluice.stage.v1.ReplayRequest
-	(*StatisticsReply)(nil), // 14: sluice.stage.v1.StatisticsReply
-	(*Peer)(nil),            // 15: sluice.stage.v1.Peer
-	(*Statistic)(nil),       // 16: sluice.stage.v1.Statistic
-	(*CommandRequest)(nil),  // 17: sluice.stage.v1.CommandRequest
-	(*CommandOutput)(nil),   // 18: sluice.stage.v1.CommandOutput
-	(*Signal)(nil),          // 19: sluice.stage.v1.Signal
-	(*Report)(nil),          // 20: sluice.stage.v1.Report
-	(*Count)(nil),           // 21: sluice.stage.v1.Count
+	(*Screen)(nil),          // 11: sluice.stage.v1.Screen
+	(*ProtocolList)(nil),    // 12: sluice.stage.v1.ProtocolList
+	(*AddressList)(nil),     // 13: sluice.stage.v1.AddressList
+	(*StartRequest)(nil),    // 14: sluice.stage.v1.StartRequest
+	(*Started)(nil),         // 15: sluice.stage.v1.Started
+	(*ReplayRequest)(nil),   // 16: sluice.stage.v1.ReplayRequest
+	(*StatisticsReply)(nil), // 17: sluice.stage.v1.StatisticsReply
+	(*Peer)(nil),            // 18: sluice.stage.v1.Peer
+	(*Statistic)(nil),       // 19: sluice.stage.v1.Statistic
+	(*CommandRequest)(nil),  // 20: sluice.stage.v1.CommandRequest
+	(*CommandOutput)(nil),   // 21: sluice.stage.v1.CommandOutput
+	(*Signal)(nil),          // 22: sluice.stage.v1.Signal
+	(*Report)(nil),          // 23: sluice.stage.v1.Report
+	(*Count)(nil),           // 24: sluice.stage.v1.Count
 }
 var file_stage_proto_depIdxs = []int32{
 	3,  // 0: sluice.stage.v1.Description.schema:type_name -> sluice.stage.v1.Schema
@@ -1709,31 +1896,35 @@ var file_stage_proto_depIdxs = []int32{
 	8,  // 4: sluice.stage.v1.Configured.diagnostics:type_name -> sluice.stage.v1.Diagnostic
 	10, // 5: sluice.stage.v1.Configured.traits:type_name -> sluice.stage.v1.Traits
 	9,  // 6: sluice.stage.v1.Diagnostic.path:type_name -> sluice.stage.v1.Step
-	16, // 7: sluice.stage.v1.StatisticsReply.own:type_name -> sluice.stage.v1.Statistic
-	15, // 8: sluice.stage.v1.StatisticsReply.peers:type_name -> sluice.stage.v1.Peer
-	20, // 9: sluice.stage.v1.Signal.done:type_name -> sluice.stage.v1.Report
-	21, // 10: sluice.stage.v1.Report.counts:type_name -> sluice.stage.v1.Count
-	1,  // 11: sluice.stage.v1.Stage.Describe:input_type -> sluice.stage.v1.DescribeRequest
-	6,  // 12: sluice.stage.v1.Stage.Configure:input_type -> sluice.stage.v1.Configuration
-	11, // 13: sluice.stage.v1.Stage.Start:input_type -> sluice.stage.v1.StartRequest
-	13, // 14: sluice.stage.v1.Stage.Replay:input_type -> sluice.stage.v1.ReplayRequest
-	0,  // 15: sluice.stage.v1.Stage.Drain:input_type -> sluice.stage.v1.Empty
-	0,  // 16: sluice.stage.v1.Stage.Statistics:input_type -> sluice.stage.v1.Empty
-	17, // 17: sluice.stage.v1.Stage.Command:input_type -> sluice.stage.v1.CommandRequest
-	0,  // 18: sluice.stage.v1.Stage.Signals:input_type -> sluice.stage.v1.Empty
-	2,  // 19: sluice.stage.v1.Stage.Describe:output_type -> sluice.stage.v1.Description
-	7,  // 20: sluice.stage.v1.Stage.Configure:output_type -> sluice.stage.v1.Configured
-	12, // 21: sluice.stage.v1.Stage.Start:output_type -> sluice.stage.v1.Started
-	0,  // 22: sluice.stage.v1.Stage.Replay:output_type -> sluice.stage.v1.Empty
-	0,  // 23: sluice.stage.v1.Stage.Drain:output_type -> sluice.stage.v1.Empty
-	14, // 24: sluice.stage.v1.Stage.Statistics:output_type -> sluice.stage.v1.StatisticsReply
-	18, // 25: sluice.stage.v1.Stage.Command:output_type -> sluice.stage.v1.CommandOutput
-	19, // 26: sluice.stage.v1.Stage.Signals:output_type -> sluice.stage.v1.Signal
-	19, // [19:27] is the sub-list for method output_type
-	11, // [11:19] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	11, // 7: sluice.stage.v1.Traits.screen:type_name -> sluice.stage.v1.Screen
+	12, // 8: sluice.stage.v1.Screen.protocols:type_name -> sluice.stage.v1.ProtocolList
+	13, // 9: sluice.stage.v1.Screen.addresses:type_name -> sluice.stage.v1.AddressList
+	11, // 10: sluice.stage.v1.StartRequest.screens:type_name -> sluice.stage.v1.Screen
+	19, // 11: sluice.stage.v1.StatisticsReply.own:type_name -> sluice.stage.v1.Statistic
+	18, // 12: sluice.stage.v1.StatisticsReply.peers:type_name -> sluice.stage.v1.Peer
+	23, // 13: sluice.stage.v1.Signal.done:type_name -> sluice.stage.v1.Report
+	24, // 14: sluice.stage.v1.Report.counts:type_name -> sluice.stage.v1.Count
+	1,  // 15: sluice.stage.v1.Stage.Describe:input_type -> sluice.stage.v1.DescribeRequest
+	6,  // 16: sluice.stage.v1.Stage.Configure:input_type -> sluice.stage.v1.Configuration
+	14, // 17: sluice.stage.v1.Stage.Start:input_type -> sluice.stage.v1.StartRequest
+	16, // 18: sluice.stage.v1.Stage.Replay:input_type -> sluice.stage.v1.ReplayRequest
+	0,  // 19: sluice.stage.v1.Stage.Drain:input_type -> sluice.stage.v1.Empty
+	0,  // 20: sluice.stage.v1.Stage.Statistics:input_type -> sluice.stage.v1.Empty
+	20, // 21: sluice.stage.v1.Stage.Command:input_type -> sluice.stage.v1.CommandRequest
+	0,  // 22: sluice.stage.v1.Stage.Signals:input_type -> sluice.stage.v1.Empty
+	2,  // 23: sluice.stage.v1.Stage.Describe:output_type -> sluice.stage.v1.Description
+	7,  // 24: sluice.stage.v1.Stage.Configure:output_type -> sluice.stage.v1.Configured
+	15, // 25: sluice.stage.v1.Stage.Start:output_type -> sluice.stage.v1.Started
+	0,  // 26: sluice.stage.v1.Stage.Replay:output_type -> sluice.stage.v1.Empty
+	0,  // 27: sluice.stage.v1.Stage.Drain:output_type -> sluice.stage.v1.Empty
+	17, // 28: sluice.stage.v1.Stage.Statistics:output_type -> sluice.stage.v1.StatisticsReply
+	21, // 29: sluice.stage.v1.Stage.Command:output_type -> sluice.stage.v1.CommandOutput
+	22, // 30: sluice.stage.v1.Stage.Signals:output_type -> sluice.stage.v1.Signal
+	23, // [23:31] is the sub-list for method output_type
+	15, // [15:23] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_stage_proto_init() }
@@ -1751,7 +1942,7 @@ func file_stage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stage_proto_rawDesc), len(file_stage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
