@@ -266,9 +266,7 @@ func (c *converter) overrunResync(n *Node) {
 	case on(word):
 		c.set(n, address, cty.StringVal("30s"))
 	default:
-		c.keep(n, address, "no counterpart: what was lost is always read again")
-		c.slot(address).wanted = true // no default of conntrackd's
-		c.miss(n, "what was lost is always read again", "Nothing is to be done; `overrun_resync` puts it off, if it costs too much.")
+		c.set(n, address, cty.StringVal("none"))
 	}
 }
 
@@ -281,7 +279,7 @@ func (c *converter) poll(n *Node) {
 func (c *converter) filter(n *Node) {
 	children("local.filter", "local.filter.end")(c, n)
 	if len(n.Args) == 2 && n.Args[1].Text == "Kernelspace" {
-		c.note(n, "Not needed: Kernelspace", "Events are filtered in Sluice; what passes is the same. The kernel drops the events of Sluice's own doing alone.")
+		c.standard("local.source.kernel_filter", cty.True, "Filter From Kernelspace")
 	}
 }
 

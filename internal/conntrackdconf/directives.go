@@ -88,7 +88,7 @@ var table = []row{
 	{at(general), newSyntax("SocketBufferSize BYTES"), "`buffer_size` of local.source.netlink", "The early name of NetlinkBufferSize.", ranged(0, maxBuffer, "local.source.buffer_size")},
 	{at(general), newSyntax("SocketBufferSizeMaxGrown BYTES"), "`buffer_size_max` of local.source.netlink", "The early name of NetlinkBufferSizeMaxGrowth.", ranged(0, maxBuffer, "local.source.buffer_size_max")},
 	{at(general), newSyntax("SocketBufferSizeMaxGrowth BYTES"), "`buffer_size_max` of local.source.netlink", "Another early name of it.", ranged(0, maxBuffer, "local.source.buffer_size_max")},
-	{at(general), newSyntax("NetlinkOverrunResync on|off|yes|no|SECONDS"), "`overrun_resync` of local.source.netlink", "`on`, and nothing, is `\"30s\"`. `off` has no counterpart: what was lost is always read again.", (*converter).overrunResync},
+	{at(general), newSyntax("NetlinkOverrunResync on|off|yes|no|SECONDS"), "`overrun_resync` of local.source.netlink", "`on`, and nothing, is `\"30s\"`; `off` is `\"none\"`.", (*converter).overrunResync},
 	{at(general), newSyntax("NetlinkEventsReliable on|off|yes|no"), "`reliable` of local.source.netlink", "Without it `false` is written, conntrackd's default.", toggle("local.source.reliable")},
 	{at(general), newSyntax("PollSecs SECONDS"), "`poll` of local.source.netlink", "Sluice reads the table beside the events; conntrackd reads it instead of them.", (*converter).poll},
 	{at(general), newSyntax("EventIterationLimit NUMBER"), "", "Not needed: every stage is a process of its own.", unneeded("local.source.end", "every stage is a process of its own", "Nothing is to be done: events never keep another stage waiting.")},
@@ -96,7 +96,7 @@ var table = []row{
 	{at("General/Scheduler"), newSyntax("Type NAME"), "", "As Scheduler.", nil},
 	{at("General/Scheduler"), newSyntax("Priority NUMBER"), "", "As Scheduler.", nil},
 
-	{at(general), newSyntax("Filter [From Userspace|Kernelspace] { }"), "local.filter.basic", "Above the cache. Events are filtered in Sluice, never in the kernel; what passes is the same.", (*converter).filter},
+	{at(general), newSyntax("Filter [From Userspace|Kernelspace] { }"), "local.filter.basic", "Above the cache. `Kernelspace` is `kernel_filter = true` in local.source.netlink; what passes is the same.", (*converter).filter},
 	{at(filterSets), newSyntax("Protocol Accept|Ignore { PROTOCOL... }"), "`protocol` of local.filter.basic", "", (*converter).protocols},
 	{at(filterSets), newSyntax("Address Accept|Ignore { }"), "`address` of local.filter.basic", "", (*converter).addresses},
 	{at("General/Filter/Address"), newSyntax("IPv4_address IPV4|IPV4/BITS"), "an element of the list", "", nil},

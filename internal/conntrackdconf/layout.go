@@ -57,7 +57,7 @@ var layout = []part{
 	{id: "end"},
 }
 
-const sourceAttributes = "buffer_size buffer_size_max coalesce reliable overrun_resync poll expectations"
+const sourceAttributes = "buffer_size buffer_size_max coalesce reliable overrun_resync poll kernel_filter expectations"
 
 // A slot is what the converter has put at an address.
 type slot struct {
