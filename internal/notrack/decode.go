@@ -11,12 +11,11 @@ type Kind uint8
 
 // The kinds of message.
 const (
-	Flow        Kind = iota // Event, about a flow or an expectation
-	Mark                    // Event: a SyncBegin or SyncEnd, of Replay
-	Expectation             // never yielded: expectations are of kind Flow
-	Alive                   // nothing but a sign of life
-	Asks                    // Resync: somebody wants all that this node has
-	Greeting                // Hello
+	Flow     Kind = iota // Event, about a flow or an expectation
+	Mark                 // Event: a SyncBegin or SyncEnd, of Replay
+	Alive                // nothing but a sign of life
+	Asks                 // Resync: somebody wants all that this node has
+	Greeting             // Hello
 )
 
 // A Message is what a Decoder yields.
