@@ -182,6 +182,11 @@ func (l *lab) agree(t *testing.T) {
 			}
 			shown.compare(t, c, l.FW1.Table, r.known)
 			r.losses.compare(t, inKernel(l.FW1), r.expects)
+			if r.node != nil { // as people and scripts read it
+				if err := same(internal, r.known, text(r.node, "peers"))(); err != nil {
+					t.Error(err)
+				}
+			}
 		})
 	}
 	told, reference := l.receivers[2], l.receivers[3]
@@ -235,23 +240,41 @@ func (l *lab) forget(t *testing.T) {
 	}
 }
 
+// tell empties what all know, and has the senders tell them again.
+func (l *lab) tell(t *testing.T) {
+	t.Helper()
+	l.forget(t)
+	must[string](t)(l.sluice.Sluice("bulk"))
+	l.conntrackd.MustCtl(t, "-B")
+}
+
+// commitOf has a receiver put what it knows into the kernel of firewall 2, which
+// knew nothing.
+func (l *lab) commitOf(t *testing.T, r *receiver) {
+	t.Helper()
+	if err := l.FW2.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if r.node != nil {
+		t.Log(must[string](t)(r.node.Sluice("commit")))
+	} else {
+		r.daemon.MustCtl(t, "-c")
+	}
+}
+
 // commit has each receiver in its turn put what it knows into the kernel of
 // firewall 2, which is compared with that of firewall 1.
 func (l *lab) commit(t *testing.T) {
 	for _, r := range l.receivers {
 		t.Run(r.name, func(t *testing.T) {
-			if err := l.FW2.Flush(); err != nil {
-				t.Fatal(err)
-			}
-			if r.node != nil {
-				t.Log(must[string](t)(r.node.Sluice("commit")))
-			} else {
-				r.daemon.MustCtl(t, "-c")
-			}
+			l.commitOf(t, r)
 			c := whole
 			c.Status = committed.Status
 			slices.Concat(r.faults, r.lacks).compare(t, c, l.FW1.Table, l.FW2.Table)
 			r.missing.compare(t, inKernel(l.FW1), inKernel(l.FW2))
+			if err := sameTimeouts(l.FW1.MustTable(t), l.FW2.MustTable(t)); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }
@@ -266,7 +289,7 @@ func TestEveryAttributeEveryWay(t *testing.T) {
 			l.traffic(t)
 			made := injected()
 			l.put(t, made)
-			l.sessions(t)
+			announced := l.sessions(t)
 			masters, expectations := injectedExpectations()
 			l.put(t, masters)
 			l.expect(t, expectations)
@@ -280,9 +303,7 @@ func TestEveryAttributeEveryWay(t *testing.T) {
 			l.end(t, gone)
 			t.Run("destroyed", l.agree)
 			t.Run("bulk", func(t *testing.T) {
-				l.forget(t)
-				must[string](t)(l.sluice.Sluice("bulk"))
-				l.conntrackd.MustCtl(t, "-B")
+				l.tell(t)
 				l.agree(t)
 			})
 			t.Run("request", func(t *testing.T) {
@@ -292,6 +313,21 @@ func TestEveryAttributeEveryWay(t *testing.T) {
 				l.agree(t)
 			})
 			t.Run("commit", l.commit)
+			t.Run("takeover", func(t *testing.T) {
+				l.tell(t)
+				l.agree(t)
+				r := l.receivers[0]
+				if !tracking {
+					r = l.receivers[1]
+				}
+				l.commitOf(t, r)
+				if err := l.MoveTo(l.FW2); err != nil {
+					t.Fatal(err)
+				}
+				for _, a := range announced {
+					a.open(t)
+				}
+			})
 			for _, r := range l.receivers {
 				if r.daemon != nil {
 					undisturbed(t, r.daemon)
