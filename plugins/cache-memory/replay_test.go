@@ -3,6 +3,7 @@ package cachememory
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/sluice-project/sluice/core/flow"
@@ -135,6 +136,41 @@ func TestLiveIsFilledIn(t *testing.T) {
 		r.holds("1=7")
 		if got := r.cache.core.related(r.cache.core.at(1)); got != filled {
 			t.Errorf("id %d: has a master: %v", id, got)
+		}
+	}
+}
+
+// TestLabelsCleared: no event tells that the last label was cleared; a dump does,
+// if it is of this node's kernel.
+func TestLabelsCleared(t *testing.T) {
+	labelled := func(e flow.Event, labels byte) flow.Event {
+		e.Tail = slices.Clone(e.Tail).Append(flow.AttrLabels, append(make([]byte, 15), labels))
+		return e
+	}
+	r := newRig(t)
+	r.feed(live, identified(labelled(added(1, 1), 8), 10))
+	of := func() []byte {
+		var e flow.Event
+		r.cache.core.table.event(r.cache.core.at(1), &e)
+		labels, _ := e.Tail.Get(flow.AttrLabels)
+		return labels
+	}
+	for _, tt := range []struct {
+		record flow.Event
+		want   byte
+		passed []string
+	}{
+		{updated(1, 1), 8, nil},                                                 // of a peer: it says nothing
+		{identified(labelled(updated(1, 1), 8), 10), 8, nil},                    // nothing new
+		{identified(updated(1, 1), 10), 0, []string{"update 1=1"}},              // cleared
+		{identified(updated(1, 1), 10), 0, nil},                                 // and known to be
+		{identified(labelled(updated(1, 1), 4), 10), 4, []string{"update 1=1"}}, // set again
+	} {
+		r.out.sent = nil
+		r.feed(during(live, 5), begin(0), tt.record, end(0, 1))
+		r.expect(tt.passed...)
+		if labels := of(); len(labels) != 16 || labels[15] != tt.want {
+			t.Errorf("labels %x, want %d last", labels, tt.want)
 		}
 	}
 }

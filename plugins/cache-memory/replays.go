@@ -3,6 +3,7 @@ package cachememory
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/sluice-project/sluice/core/flow"
 )
@@ -17,7 +18,9 @@ import (
 //     (Of the same kernel entry, by CTA_ID, it fills in what is not known: an
 //     event whose NEW was lost has neither labels nor master, a dump has.)
 //  3. Other records merge, as UPDATEs do; one whose CTA_ID is not the entry's
-//     replaces it. Only what changed something is passed on.
+//     replaces it. Only what changed something is passed on. (A dump tells all
+//     labels that there are, and no event tells that the last was cleared: one
+//     without labels clears them.)
 //  4. The end sweeps only if all records arrived. Otherwise the replay failed,
 //     and is asked for again.
 //  5. A sweep removes the owner's flows that it did not name, and nobody else's.
@@ -71,6 +74,8 @@ type replays struct {
 	// another kernel entry, or by another node. A replay may have read what
 	// ended before it did. It empties when no replay is under way.
 	others map[other]uint32
+
+	unlabelled flow.Attributes // memory of unlabel
 }
 
 // other is a node's kernel entry by its key and its CTA_ID, where that is known.
@@ -216,7 +221,23 @@ func (c *core) tells(e *entry, rec flow.Record) bool {
 	if e.class() == expectations {
 		return c.restate(e, rec)
 	}
+	c.unlabel(e)
 	return c.merge(e)
+}
+
+// unlabel completes c.event, if it is a dump's record without labels about an
+// entry with some. CTA_ID is in no record but of this node's kernel.
+func (c *core) unlabel(e *entry) {
+	if !c.event.Has(flow.HasID) || c.event.Tail.Has(flow.AttrLabels) {
+		return
+	}
+	c.table.event(e, &c.update)
+	labels, ok := c.update.Tail.Get(flow.AttrLabels)
+	if !ok || !slices.ContainsFunc(labels, func(b byte) bool { return b != 0 }) {
+		return
+	}
+	c.replays.unlabelled = append(c.replays.unlabelled[:0], c.event.Tail...).Append(flow.AttrLabels, make([]byte, len(labels)))
+	c.event.Tail = c.replays.unlabelled
 }
 
 // sweep removes what the replay did not name among up to n slots after the slot

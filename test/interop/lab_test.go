@@ -3,6 +3,7 @@ package interop
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -240,6 +241,38 @@ func (l *lab) forget(t *testing.T) {
 	}
 }
 
+// clear clears all labels of a flow, which no event tells and no attribute of
+// NOTRACK: sluice finds it when it reads the kernel again, and tells its kind.
+func (l *lab) clear(t *testing.T) {
+	in := &injector{first: 230}
+	for _, labels := range []string{"\x08", "\x00"} {
+		in.addOf(flow.IPv4, flow.UDP, 1000, 53, func(f *flow.Flow) {
+			f.Original.Source, f.Original.Destination = [16]byte{10, 99, 230, 1}, [16]byte{10, 99, 230, 2}
+			f.Reply = f.Original.Inverted(f.Protocol)
+			f.Tail = f.Tail.Append(flow.AttrLabels, append([]byte(labels), make([]byte, 15)...))
+		})
+	}
+	is := func(labels string) func(testbed.Flow) bool {
+		return func(f testbed.Flow) bool {
+			return f.Orig.Src == netip.AddrFrom4([4]byte{10, 99, 230, 1}) && f.Labels == labels
+		}
+	}
+	set := "08" + strings.Repeat("00", 15)
+	l.put(t, in.flows[:1])
+	l.agree(t)
+	l.put(t, in.flows[1:])
+	if err := has(l.FW1.Table, 1, is(""))(); err != nil {
+		t.Fatal(err)
+	}
+	must[string](t)(l.sluice.Sluice("resync"))
+	testbed.Eventually(t, patience, has(l.receivers[0].known, 1, is("")))
+	if err := has(l.receivers[1].known, 1, is(set))(); err != nil {
+		t.Errorf("conntrackd tells of cleared labels: %v", err)
+	}
+	l.end(t, in.flows[:1])
+	l.agree(t)
+}
+
 // tell empties what all know, and has the senders tell them again.
 func (l *lab) tell(t *testing.T) {
 	t.Helper()
@@ -312,6 +345,7 @@ func TestEveryAttributeEveryWay(t *testing.T) {
 				l.receivers[2].daemon.MustCtl(t, "-n")
 				l.agree(t)
 			})
+			t.Run("labels cleared", l.clear)
 			t.Run("commit", l.commit)
 			t.Run("takeover", func(t *testing.T) {
 				l.tell(t)
