@@ -11,6 +11,8 @@
 //   - takeover: real downloads go on, whoever takes over from whom.
 //   - through: active-active, where each writes into its kernel at once.
 //   - restart: either side is killed and comes back.
+//   - lab: everything that a flow or an expectation can have, between all four
+//     pairs of sender and receiver at once; faults lists what conntrackd loses.
 //   - hostile: bytes that no node sends reach a sluice that works.
 //
 // What one firewall has and the other can't is left out of comparisons:
