@@ -35,6 +35,7 @@ type source struct {
 	out      *plugin.Output
 	resync   *time.Timer // signals the loss, if it is to wait
 	lost     string      // how events were lost that nobody was told of yet
+	masters  masters     // of expectations, to be read again
 }
 
 func newSource(c *Config) *source { return &source{config: *c} }
@@ -162,6 +163,7 @@ func (s *source) startTimers() (stop func()) {
 
 func (s *source) read(ctx context.Context) error {
 	s.reset(flow.Kernel)
+	defer s.masters.close()
 	for {
 		n, more, err := s.readAll()
 		if err == nil {
@@ -180,6 +182,10 @@ func (s *source) read(ctx context.Context) error {
 		case more:
 		case ctx.Err() != nil:
 			return nil
+		case len(s.masters.waiting) > 0:
+			if err := s.readMasters(); err != nil {
+				return err
+			}
 		case n > 0 && s.config.Coalesce > 0:
 			err = s.events.Pause(time.Duration(s.config.Coalesce))
 		default:
@@ -276,6 +282,9 @@ func (s *source) take(message []byte) (err error) {
 			return err
 		}
 		s.reset(origin)
+	}
+	if origin == flow.Kernel {
+		s.masters.note(&s.event)
 	}
 	return s.add()
 }

@@ -8,6 +8,8 @@
 //   - lifecycle: start, stop, kill, hang; several namespaces; no cache.
 //   - examples: the files in pipelines/.
 //   - upgrade: a pair moves from conntrackd to sluice under traffic.
+//   - ftp: sessions move to the other firewall between the announcement of a data
+//     connection and its opening; also to and from conntrackd.
 //   - trio, third: three nodes, each with flows of its own; one runs conntrackd.
 //
 // How a node gets along with conntrackd is in test/interop.
