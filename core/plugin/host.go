@@ -28,6 +28,11 @@ type Start struct {
 	// until an event of origin flow.Kernel claims them.
 	WriteThrough bool
 
+	// EveryFlow: a sink below this cache wants the begin and the end of every
+	// flow, also of one that came and went within a batch, which would
+	// otherwise leave no trace.
+	EveryFlow bool
+
 	// OneShot: a source replays once without subscribing and ends; a kernel
 	// sink deletes every flow that it is sent. Together they purge.
 	OneShot bool

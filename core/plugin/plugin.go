@@ -213,4 +213,8 @@ type Traits struct {
 	// right above is told in Start.Screens. A filter with a screen passes
 	// events on as they came.
 	Screen *flow.Screen
+
+	// EveryFlow: a sink wants to hear of every flow, also of one that came and
+	// went within a batch. The caches above it get Start.EveryFlow.
+	EveryFlow bool
 }

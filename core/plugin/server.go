@@ -100,7 +100,7 @@ func diagnosticMessage(d Diagnostic) *stagepb.Diagnostic {
 func traitsMessage(t Traits) *stagepb.Traits {
 	return &stagepb.Traits{
 		Commands: t.Commands, Netns: t.NetNS, Hold: t.Hold, Link: t.Link, RequestResync: t.RequestResync,
-		Kernel: t.Kernel, Scope: t.Scope, PurgeAfter: t.PurgeAfter,
+		Kernel: t.Kernel, Scope: t.Scope, PurgeAfter: t.PurgeAfter, EveryFlow: t.EveryFlow,
 		Screen: screenMessage(t.Screen),
 	}
 }
@@ -131,7 +131,7 @@ func (s *server) build(ctx context.Context, r *stagepb.StartRequest) (*stage, er
 	}
 	s.host.start = Start{
 		Node: r.Node, Stage: r.Stage, Generation: r.Generation, PortID: r.PortId, OwnPortIDs: r.OwnPortIds,
-		DropOwn: r.DropOwn, WriteThrough: r.WriteThrough, OneShot: r.OneShot, Screens: screens,
+		DropOwn: r.DropOwn, WriteThrough: r.WriteThrough, EveryFlow: r.EveryFlow, OneShot: r.OneShot, Screens: screens,
 	}
 	plugin := s.config
 	if b, ok := s.config.(Builder); ok {

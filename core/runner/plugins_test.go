@@ -225,6 +225,9 @@ func (c *set) Command(_ context.Context, cmd plugin.Command, out io.Writer) erro
 	defer c.mu.Unlock()
 	switch cmd.Name {
 	case "dump":
+		if c.host.Start().EveryFlow {
+			fmt.Fprintln(out, "every flow")
+		}
 		for n := range c.have {
 			fmt.Fprintln(out, n)
 		}

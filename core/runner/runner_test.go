@@ -371,6 +371,23 @@ func TestCommandsNameWhatThereIs(t *testing.T) {
 	}
 }
 
+// A cache is told if a sink below it wants every flow, whatever is between.
+func TestEveryFlow(t *testing.T) {
+	for _, want := range []bool{false, true} {
+		stages := usual(filepath.Join(t.TempDir(), "out"), object{"flows": 4})
+		second := stageOf(plugin.KindSink, "lines", object{"path": filepath.Join(t.TempDir(), "out")}, &stagepb.Traits{EveryFlow: want})
+		second.Name = "second"
+		tr := run(t, []*pipeline.Stage{stages[0], stages[2], stages[1], stages[3], second})
+		var out bytes.Buffer
+		if err := tr.Dump(t.Context(), control.DumpRequest{Target: "p"}, &out); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(out.String(), "every flow"); got != want {
+			t.Errorf("the cache was told %v, not %v", got, want)
+		}
+	}
+}
+
 // runUntilKilled is the main function of a process that the next test kills.
 func runUntilKilled() {
 	r, err := New(Options{

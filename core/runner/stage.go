@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,7 +96,7 @@ func (s *stage) launch(ctx context.Context) error {
 	err = startStage(ctx, p, s.conf.Config, &stagepb.StartRequest{
 		Node: s.runner.options.Config.Runner.Name, Stage: s.address, Generation: generation,
 		PortId: s.port, OwnPortIds: s.runner.ports,
-		DropOwn: !s.runner.writeThrough(), WriteThrough: s.runner.writeThrough(),
+		DropOwn: !s.runner.writeThrough(), WriteThrough: s.runner.writeThrough(), EveryFlow: s.everyFlow(),
 		Inputs: inputs, Outputs: outputs, Screens: s.screens(),
 	})
 	if err != nil {
@@ -140,6 +141,11 @@ func (s *stage) descriptors() (files []*os.File, inputs, outputs []uint32) {
 		files = append(files, e.write)
 	}
 	return files, inputs, outputs
+}
+
+// everyFlow says whether a stage below wants to hear of every flow.
+func (s *stage) everyFlow() bool {
+	return slices.ContainsFunc(s.below, func(b *stage) bool { return b.conf.Traits.GetEveryFlow() || b.everyFlow() })
 }
 
 // startStage configures and starts the stage of a process.

@@ -55,6 +55,7 @@ func newCache(c Config) *Cache {
 func (c *Cache) Open(_ context.Context, host plugin.Host) error {
 	c.host = host
 	c.core = newCore([classes]int{flows: int(c.config.Limit), expectations: int(c.config.ExpectationLimit)}, c.config.Hold, host.Start().WriteThrough)
+	c.core.everyFlow = host.Start().EveryFlow
 	return nil
 }
 

@@ -35,12 +35,15 @@ type core struct {
 	hold         bool         // pass on only what was committed
 	writeThrough bool         // flows that only a dump told of are foreign
 
+	everyFlow bool // a sink below logs: tell of what comes and goes within a batch, too
+
 	owners  owners
 	replays replays
 	commit  commit
 
 	count   counters
 	touched []uint32 // slots with flagPending, in the order of the first touch
+	early   []byte   // records that leave before theirs, one after another
 
 	// Scratch memory.
 	event, update flow.Event
@@ -164,13 +167,28 @@ func (c *core) destroy(r flow.Record, k *key, slot uint32, origin flow.Origin, o
 			c.remember(k, owner)
 			return
 		}
+		if c.everyFlow && (!e.has(flagSent) || e.has(flagReplaced)) {
+			c.tellEarly(slot, e, origin)
+		}
 		c.event.Status &^= flow.Dying // it goes on as the flow last was
 		c.merge(e)
 		c.kill(e)
 		c.tally(&c.event).destroyed++
+		if c.everyFlow {
+			c.tellEarly(slot, e, origin)
+		}
 	}
 	e.live = c.replays.epoch
 	c.touch(slot)
+}
+
+// tellEarly packs what is to be told of an entry before other records of the
+// batch change it.
+func (c *core) tellEarly(slot uint32, e *entry, origin flow.Origin) {
+	if kind := c.verdict(slot, e, origin); kind != 0 {
+		c.early = append(c.early, c.packed(e, kind)...)
+	}
+	e.clear(flagChanged | flagReplaced)
 }
 
 // identity says whether c.event and an entry of its key are about the same
@@ -352,13 +370,21 @@ func sameTail(a, b flow.Attributes) bool {
 //  1. One record a flow, the whole of it: New if the stages below don't know it
 //     or know another flow of its key, else Update, or Destroy. (Of an
 //     expectation: Expect, or Unexpect.)
-//  2. A flow that came and went within the batch leaves no trace.
+//  2. A flow that came and went within the batch leaves no trace, unless a sink
+//     below wants every flow: then its begin and its end leave, and so does the
+//     end of one that another of its key follows.
 //  3. Foreign flows, and what our own injections did, are kept to ourselves.
 //  4. With hold, only flows that were committed, or that a commit under way has
 //     passed by, are known below.
 func (c *core) emit(h flow.Header, p *packer) {
 	h.Replay, h.Edge = 0, 0
 	p.start(h)
+	for rest := c.early; len(rest) > 0; {
+		size := binary.LittleEndian.Uint16(rest)
+		p.add(rest[:size])
+		rest = rest[size:]
+	}
+	c.early = c.early[:0]
 	for _, slot := range c.touched {
 		e := c.at(slot)
 		if kind := c.verdict(slot, e, h.Origin); kind != 0 {

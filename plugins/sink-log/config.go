@@ -89,8 +89,14 @@ func known[V any](names map[string]V) string {
 	return strings.Join(slices.Sorted(maps.Keys(names)), ", ")
 }
 
-// Traits names the command that the sink has.
-func (c *Config) Traits() plugin.Traits { return plugin.Traits{Commands: []string{reopen}} }
+// Traits names the command that the sink has, and says that it wants every flow,
+// unless it logs changes alone.
+func (c *Config) Traits() plugin.Traits {
+	return plugin.Traits{
+		Commands:  []string{reopen},
+		EveryFlow: slices.ContainsFunc(c.Events, func(name string) bool { return kinds[name] != flow.Update }),
+	}
+}
 
 // Build makes the sink.
 func (c *Config) Build() (any, error) { return newSink(c), nil }

@@ -13,7 +13,8 @@ import (
 )
 
 // TestEndToEnd: a firewall that keeps accounts logs the end of every flow, to
-// a file as JSON and to another as text, with what passed and how long.
+// a file as JSON and to another as text, with what passed and how long; and below
+// a cache, whatever comes and goes within a batch.
 func TestEndToEnd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and runs sluice")
@@ -30,7 +31,8 @@ func endToEnd(t *testing.T, binary string) {
 		"net.netfilter.nf_conntrack_acct": "1", "net.netfilter.nf_conntrack_timestamp": "1",
 	}})
 	testbed.MustServer(t, s.Server, testbed.ServerPort)
-	objects, text := filepath.Join(t.TempDir(), "json"), filepath.Join(t.TempDir(), "text")
+	dir := t.TempDir()
+	objects, text, cached := filepath.Join(dir, "json"), filepath.Join(dir, "text"), filepath.Join(dir, "cached")
 	n := node.Must(t, binary, s.FW, "fw", fmt.Sprintf(`
 pipeline "log" {
   source "netlink" {}
@@ -43,7 +45,18 @@ pipeline "log" {
     name = "text"
     path = %q
   }
-}`, objects, text))
+}
+pipeline "cached" {
+  source "netlink" {
+    coalesce = "1s"
+  }
+  cache "memory" {}
+  sink "log" {
+    path   = %q
+    format = "json"
+    events = ["new", "destroy"]
+  }
+}`, objects, text, cached))
 	const each = 100
 	to := testbed.At(testbed.ServerAddr.V4)
 	if err := s.Client.MustChurn(t, testbed.Churn{To: to, Count: each, Payload: 1000}).Check(); err != nil {
@@ -56,7 +69,7 @@ pipeline "log" {
 		t.Fatal(err)
 	}
 	testbed.Eventually(t, wait, func() error {
-		for _, stage := range []string{"log.sink.log", "log.sink.text"} {
+		for _, stage := range []string{"log.sink.log", "log.sink.text", "cached.sink.log"} {
 			status, err := n.Stage(stage)
 			if err != nil {
 				return err
@@ -71,6 +84,7 @@ pipeline "log" {
 		t.Fatal(err)
 	}
 	checkObjects(t, read(t, objects), each)
+	checkObjects(t, read(t, cached), each)
 	ends := 0
 	for _, line := range read(t, text) {
 		if strings.Contains(line, " [DESTROY] ") && strings.Count(line, " bytes=") == 2 && strings.Contains(line, " duration=") {

@@ -625,6 +625,7 @@ type Traits struct {
 	Scope         string                 `protobuf:"bytes,7,opt,name=scope,proto3" json:"scope,omitempty"`
 	PurgeAfter    int64                  `protobuf:"varint,8,opt,name=purge_after,json=purgeAfter,proto3" json:"purge_after,omitempty"` // nanoseconds
 	Screen        *Screen                `protobuf:"bytes,9,opt,name=screen,proto3" json:"screen,omitempty"`                            // of a filter
+	EveryFlow     bool                   `protobuf:"varint,10,opt,name=every_flow,json=everyFlow,proto3" json:"every_flow,omitempty"`   // of a sink
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -720,6 +721,13 @@ func (x *Traits) GetScreen() *Screen {
 		return x.Screen
 	}
 	return nil
+}
+
+func (x *Traits) GetEveryFlow() bool {
+	if x != nil {
+		return x.EveryFlow
+	}
+	return false
 }
 
 // What a filter certainly drops: see flow.Screen.
@@ -889,9 +897,10 @@ type StartRequest struct {
 	DropOwn       bool                   `protobuf:"varint,6,opt,name=drop_own,json=dropOwn,proto3" json:"drop_own,omitempty"`
 	WriteThrough  bool                   `protobuf:"varint,7,opt,name=write_through,json=writeThrough,proto3" json:"write_through,omitempty"`
 	OneShot       bool                   `protobuf:"varint,8,opt,name=one_shot,json=oneShot,proto3" json:"one_shot,omitempty"`
-	Inputs        []uint32               `protobuf:"varint,9,rep,packed,name=inputs,proto3" json:"inputs,omitempty"`    // descriptors: none for a source, else one
-	Outputs       []uint32               `protobuf:"varint,10,rep,packed,name=outputs,proto3" json:"outputs,omitempty"` // none for a sink
-	Screens       []*Screen              `protobuf:"bytes,11,rep,name=screens,proto3" json:"screens,omitempty"`         // for a source: of the filters right below it
+	Inputs        []uint32               `protobuf:"varint,9,rep,packed,name=inputs,proto3" json:"inputs,omitempty"`                  // descriptors: none for a source, else one
+	Outputs       []uint32               `protobuf:"varint,10,rep,packed,name=outputs,proto3" json:"outputs,omitempty"`               // none for a sink
+	Screens       []*Screen              `protobuf:"bytes,11,rep,name=screens,proto3" json:"screens,omitempty"`                       // for a source: of the filters right below it
+	EveryFlow     bool                   `protobuf:"varint,12,opt,name=every_flow,json=everyFlow,proto3" json:"every_flow,omitempty"` // for a cache: of the sinks below it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1001,6 +1010,13 @@ func (x *StartRequest) GetScreens() []*Screen {
 		return x.Screens
 	}
 	return nil
+}
+
+func (x *StartRequest) GetEveryFlow() bool {
+	if x != nil {
+		return x.EveryFlow
+	}
+	return false
 }
 
 type Started struct {
@@ -1744,7 +1760,7 @@ const file_stage_proto_rawDesc = "" +
 	"\x04Step\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12\x16\n" +
 	"\x05index\x18\x02 \x01(\rH\x00R\x05indexB\x06\n" +
-	"\x04step\"\x89\x02\n" +
+	"\x04step\"\xa8\x02\n" +
 	"\x06Traits\x12\x1a\n" +
 	"\bcommands\x18\x01 \x03(\tR\bcommands\x12\x14\n" +
 	"\x05netns\x18\x02 \x01(\tR\x05netns\x12\x12\n" +
@@ -1755,7 +1771,10 @@ const file_stage_proto_rawDesc = "" +
 	"\x05scope\x18\a \x01(\tR\x05scope\x12\x1f\n" +
 	"\vpurge_after\x18\b \x01(\x03R\n" +
 	"purgeAfter\x12/\n" +
-	"\x06screen\x18\t \x01(\v2\x17.sluice.stage.v1.ScreenR\x06screen\"\x81\x01\n" +
+	"\x06screen\x18\t \x01(\v2\x17.sluice.stage.v1.ScreenR\x06screen\x12\x1d\n" +
+	"\n" +
+	"every_flow\x18\n" +
+	" \x01(\bR\teveryFlow\"\x81\x01\n" +
 	"\x06Screen\x12;\n" +
 	"\tprotocols\x18\x01 \x01(\v2\x1d.sluice.stage.v1.ProtocolListR\tprotocols\x12:\n" +
 	"\taddresses\x18\x02 \x01(\v2\x1c.sluice.stage.v1.AddressListR\taddresses\"D\n" +
@@ -1764,7 +1783,7 @@ const file_stage_proto_rawDesc = "" +
 	"\tprotocols\x18\x02 \x01(\fR\tprotocols\"A\n" +
 	"\vAddressList\x12\x16\n" +
 	"\x06accept\x18\x01 \x01(\bR\x06accept\x12\x1a\n" +
-	"\bprefixes\x18\x02 \x03(\tR\bprefixes\"\xd3\x02\n" +
+	"\bprefixes\x18\x02 \x03(\tR\bprefixes\"\xf2\x02\n" +
 	"\fStartRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x1e\n" +
@@ -1780,7 +1799,9 @@ const file_stage_proto_rawDesc = "" +
 	"\x06inputs\x18\t \x03(\rR\x06inputs\x12\x18\n" +
 	"\aoutputs\x18\n" +
 	" \x03(\rR\aoutputs\x121\n" +
-	"\ascreens\x18\v \x03(\v2\x17.sluice.stage.v1.ScreenR\ascreens\"\x1f\n" +
+	"\ascreens\x18\v \x03(\v2\x17.sluice.stage.v1.ScreenR\ascreens\x12\x1d\n" +
+	"\n" +
+	"every_flow\x18\f \x01(\bR\teveryFlow\"\x1f\n" +
 	"\aStarted\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\"I\n" +
 	"\rReplayRequest\x12\x0e\n" +
