@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"log/syslog"
 	"os"
 	"os/exec"
 	"strings"
@@ -56,7 +57,23 @@ func (a *app) loadConntrackdConf(ctx context.Context, path string, m *manner) (*
 		}
 		m.notes = append(m.notes, note{level, fmt.Sprintf("%s: %s: %s", where, d.Summary, d.Detail)})
 	}
-	return a.loadToRun(ctx, configuration{texts: map[string][]byte{path + " as HCL": result.HCL}})
+	conf, err := a.loadToRun(ctx, configuration{texts: map[string][]byte{path + " as HCL": result.HCL}})
+	if err == nil && conf.Runner.Log.Syslog != "" && !hasSyslog() {
+		m.notes = append(m.notes, note{slog.LevelWarn, path + ": no syslog daemon answers: nothing is logged to it until the next start"})
+		conf.Runner.Log.Syslog = ""
+	}
+	return conf, err
+}
+
+// hasSyslog says whether there is a syslog daemon. conntrackd, whose packaged
+// configuration logs to one, starts without.
+func hasSyslog() bool {
+	w, err := syslog.New(syslog.LOG_DAEMON, conntrackdName)
+	if err != nil {
+		return false
+	}
+	w.Close()
+	return true
 }
 
 // lockLikeConntrackd locks as conntrackd does: by the file's being there. It
