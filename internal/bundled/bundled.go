@@ -13,9 +13,11 @@ import (
 	sinkkernel "github.com/sluice-project/sluice/plugins/sink-kernel"
 	sinklog "github.com/sluice-project/sluice/plugins/sink-log"
 	sinkmulticast "github.com/sluice-project/sluice/plugins/sink-multicast"
+	sinktcp "github.com/sluice-project/sluice/plugins/sink-tcp"
 	sinkudp "github.com/sluice-project/sluice/plugins/sink-udp"
 	sourcemulticast "github.com/sluice-project/sluice/plugins/source-multicast"
 	sourcenetlink "github.com/sluice-project/sluice/plugins/source-netlink"
+	sourcetcp "github.com/sluice-project/sluice/plugins/source-tcp"
 	sourceudp "github.com/sluice-project/sluice/plugins/source-udp"
 )
 
@@ -24,10 +26,12 @@ var Definitions = []plugin.Definition{
 	sourcenetlink.Definition,
 	sourcemulticast.Definition,
 	sourceudp.Definition,
+	sourcetcp.Definition,
 	filterbasic.Definition,
 	cachememory.Definition,
 	sinkmulticast.Definition,
 	sinkudp.Definition,
+	sinktcp.Definition,
 	sinkkernel.Definition,
 	sinklog.Definition,
 }

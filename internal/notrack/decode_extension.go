@@ -89,6 +89,7 @@ func (d *Decoder) nextElement(m *Message) bool {
 			return true
 		}
 		d.Counters.UnknownElements++ // a mark of nothing
+	case typ == elementFrame: // it has done its work: see Stream
 	case typ != 0 || v != nil:
 		d.Counters.UnknownElements++
 	}

@@ -33,6 +33,7 @@ const (
 	elementSyncEnd   = 4 // u64 id, u32 flags, u64 count
 	elementMessage   = 5 // a message that is not for conntrackd; what follows extends it
 	elementNode      = 6 // address: behind a Hello, by which the node is known
+	elementFrame     = 7 // u32 length of what was sent at once, behind this message
 )
 
 // Elements that extend the message before.
@@ -53,6 +54,7 @@ const (
 	syncEndSize   = 20
 	addressSize   = 32
 	nodeSize      = 16
+	frameSize     = 4
 	replySize     = 36
 
 	// MaxName is the longest name of a node, in bytes.

@@ -24,6 +24,7 @@ type Packer struct {
 	ends    []int // where each closed datagram ends
 	start   int   // where the open datagram begins
 	context []byte
+	framed  bool
 }
 
 // NewPacker returns a Packer for datagrams below room bytes; see Room.
@@ -42,21 +43,36 @@ func (p *Packer) SetReplay(id uint64) {
 	}
 }
 
+// SetFramed makes every later datagram begin with the mark that says how long it
+// is, for a stream.
+func (p *Packer) SetFramed() { p.Flush(); p.framed = true }
+
 // Append adds a group of messages, numbering each, and says whether it fits
 // into a datagram at all. Like conntrackd it leaves a datagram strictly below
 // the room: 1471 bytes at most where 1472 would fit.
 func (p *Packer) Append(group []byte) bool {
-	if len(p.context)+len(group) >= p.room {
+	if p.frame()+len(p.context)+len(group) >= p.room {
 		return false
 	}
 	if len(p.buf)-p.start+len(group) >= p.room {
 		p.Flush()
 	}
 	if len(p.buf) == p.start {
+		if p.framed {
+			p.add(appendFrame(nil, 0))
+		}
 		p.add(p.context)
 	}
 	p.add(group)
 	return true
+}
+
+// frame is how long the mark at a datagram's start is.
+func (p *Packer) frame() int {
+	if p.framed {
+		return FrameSize
+	}
+	return 0
 }
 
 // add copies messages behind the others and stamps their numbers.
@@ -73,6 +89,9 @@ func (p *Packer) add(group []byte) {
 // Flush closes the open datagram, if there is anything in it.
 func (p *Packer) Flush() {
 	if len(p.buf) > p.start {
+		if p.framed {
+			binary.BigEndian.PutUint32(p.buf[p.start+FrameSize-frameSize:], uint32(len(p.buf)-p.start-FrameSize))
+		}
 		p.ends = append(p.ends, len(p.buf))
 		p.start = len(p.buf)
 	}
@@ -92,6 +111,9 @@ func (p *Packer) Datagram(i int) []byte {
 	}
 	return p.buf[start:p.ends[i]:p.ends[i]]
 }
+
+// Bytes returns all closed datagrams, one behind the other, as Datagram does.
+func (p *Packer) Bytes() []byte { return p.buf[:p.start:p.start] }
 
 // Reset forgets all datagrams. The replay mark stays.
 func (p *Packer) Reset() { p.buf, p.ends, p.start = p.buf[:0], p.ends[:0], 0 }

@@ -81,17 +81,21 @@ func (o *outgoing) sent() {
 
 // open opens the link's sockets, anew if they are.
 func (t *Transmitter) open(o *outgoing) error {
-	inside := t.Inside
-	if inside == nil {
-		inside = func(open func() error) error { return open() }
-	}
-	return inside(func() error {
+	return t.inside(func() error {
 		address, err := o.Outlet.Open(&o.iface)
 		if err == nil {
 			o.address, o.foreign, o.stuck = address, !o.iface.Has(address), false
 		}
 		return err
 	})
+}
+
+// inside runs what opens sockets.
+func (t *Transmitter) inside(open func() error) error {
+	if t.Inside == nil {
+		return open()
+	}
+	return t.Inside(open)
 }
 
 // keep looks after the links when there is news of them, and every second, and

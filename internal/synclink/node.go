@@ -246,8 +246,10 @@ func (n *node) on(link int) bool {
 // the numbers; first is the next of them. A node has one count for all its links,
 // so on another one the count goes on, and shows what was lost in between. A
 // number that is too far away begins another count: the node was started again.
+// In a stream the same holds for another connection, but a node that marks its
+// replays sends one then.
 func (n *node) moved(t *notrack.Tracker, link int, stream bool, first uint32) {
-	if n.last != nil && n.last != t && (n.link != link || stream) && n.last.Near(first) {
+	if n.last != nil && n.last != t && (n.link != link || stream && !n.marks) && n.last.Near(first) {
 		t.Follow(n.last)
 	}
 	n.last, n.link = t, link

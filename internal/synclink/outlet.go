@@ -45,11 +45,21 @@ type Outlet interface {
 	Close() error
 }
 
+// Connecting is an Outlet that connects by itself. Start is called once, before
+// Open: wake has Tend called soon, and inside runs what opens sockets.
+type Connecting interface {
+	Start(wake func(), inside func(open func() error) error)
+}
+
+// ErrBehind says that a datagram was dropped for a peer that does not take what
+// it is sent.
+var ErrBehind = errors.New("a peer does not keep up")
+
 // A Tally hears what becomes of datagrams.
 type Tally interface {
 	Sent(datagrams int, bytes uint64) // the kernel took them
 	Fragmented()                      // one was sent, but is longer than the MTU has become
-	Lost(err error)                   // one was not sent
+	Lost(err error)                   // one was not sent; nil: its peer is not there
 	Restored(peer string)             // a peer that had missed some can be reached again
 }
 
@@ -266,6 +276,7 @@ func (s *DatagramSocket) send(p *notrack.Packer, t Tally) {
 			// It is about an earlier datagram; the error is taken back with
 			// this call, so the next one goes out.
 			s.absent = time.Now()
+			t.Lost(nil)
 			if n, err = s.batch(rest[:1]); n > 0 {
 				t.Sent(n, size(rest[:n]))
 				rest = rest[n:]

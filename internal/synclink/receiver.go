@@ -255,7 +255,7 @@ func (r *Receiver) drainLink(n *incoming) (all int, err error) {
 				return all, err
 			}
 			r.failed("receive", err)
-			break
+			more = false
 		}
 		if err := r.send(); err != nil {
 			return all, err
@@ -315,7 +315,7 @@ func (r *Receiver) from(n *incoming, d *Datagram) bool {
 		r.count.elsewhere++
 	case r.isOwn(from):
 		r.count.own++
-	case !r.Receiving.accepts(from):
+	case !r.Receiving.Accepts(from):
 		r.count.refused++
 		r.log.Do(func() { r.host.Logger().Warn("datagrams refused: see accept_from", "from", from) })
 	default:
@@ -327,7 +327,8 @@ func (r *Receiver) from(n *incoming, d *Datagram) bool {
 	return false
 }
 
-func (c *Receiving) accepts(a netip.Addr) bool {
+// Accepts says whether a peer may have the address.
+func (c *Receiving) Accepts(a netip.Addr) bool {
 	return len(c.AcceptFrom) == 0 ||
 		slices.ContainsFunc(c.AcceptFrom, func(p netip.Prefix) bool { return p.Contains(a) })
 }

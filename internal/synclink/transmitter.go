@@ -90,6 +90,9 @@ func (t *Transmitter) Open(_ context.Context, host plugin.Host) (err error) {
 		return fmt.Errorf("%s: %w", t.name, err)
 	}
 	t.packer = notrack.NewPacker(0, notrack.NewSequencer(uint32(time.Now().Unix())))
+	if t.Stream {
+		t.packer.SetFramed()
+	}
 	t.fit()
 	t.stop, t.ended = make(chan struct{}), make(chan struct{})
 	go t.keep()
@@ -102,6 +105,9 @@ func (t *Transmitter) openLinks() error {
 	for _, l := range t.Links {
 		o := &outgoing{OutgoingLink: l, iface: Interface{Name: l.Interface}}
 		t.links = append(t.links, o)
+		if c, ok := l.Outlet.(Connecting); ok {
+			c.Start(t.rouse, t.inside)
+		}
 		err := t.monitor.look(&o.iface)
 		if err == nil {
 			err = t.open(o)
@@ -136,6 +142,9 @@ func (t *Transmitter) fit() {
 	t.shown.Store(t.active)
 	room := t.active.Outlet.Room(&t.active.iface)
 	t.packer.SetRoom(room)
+	if t.Stream {
+		room -= notrack.FrameSize
+	}
 	t.encoder = notrack.NewEncoder(t.Sending.settings(room))
 }
 
@@ -316,12 +325,18 @@ func (y *tally) Fragmented() {
 }
 
 // Lost counts a datagram that was not sent. Without an error it was for a peer
-// that is not there, whom a replay awaits: see Restored.
+// that is not there, with ErrBehind for one that is slow; whom a replay awaits:
+// see Restored.
 func (y *tally) Lost(err error) {
 	t := y.t
 	t.count.lost.Add(1)
-	if err == nil {
+	switch {
+	case err == nil:
 		t.count.absent.Add(1)
+		return
+	case errors.Is(err, ErrBehind):
+		t.count.full.Add(1)
+		t.trouble.log.Do(func() { t.host.Logger().Warn("messages are lost on the link", "error", err) })
 		return
 	}
 	t.count.errors(err).Add(1)
@@ -335,5 +350,6 @@ func (y *tally) Lost(err error) {
 
 // Restored has everything replayed for a peer that missed some of it.
 func (y *tally) Restored(peer string) {
-	y.t.host.Signal(plugin.SignalLinkUp, peer+" can be reached again")
+	y.t.host.Signal(plugin.SignalLinkUp, peer+" can be reached")
+	y.t.greeted = time.Time{} // it is to know who sends
 }

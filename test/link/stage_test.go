@@ -57,10 +57,10 @@ func (h *host) times(s plugin.Signal) (n int) {
 	return n
 }
 
-func (h *host) signalled(s plugin.Signal, more int) func() error {
-	before := h.times(s)
+// given is a condition: a signal was given so many times.
+func (h *host) given(s plugin.Signal, times int) func() error {
 	return func() error {
-		if h.times(s) >= before+more {
+		if h.times(s) >= times {
 			return nil
 		}
 		h.mu.Lock()
