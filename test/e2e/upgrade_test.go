@@ -19,16 +19,17 @@ import (
 // A site that runs conntrackd on both firewalls moves to Sluice, one firewall
 // at a time, under traffic. What keepalived does is done by the test.
 //
-// The times of the purge are those between which the next takeover comes: after
-// it, when the firewall that steps back has forgotten its flows, or before, when
-// it still has all of them, stale.
+// It is done twice: with what `sluice import` makes of the configuration and with
+// commands of its own, and with the drop-in, which takes the file and the
+// script as they are. The next takeover comes after the purge, when the firewall
+// that stepped back has forgotten its flows, or before, when it has them all,
+// stale.
 func TestUpgradeFromConntrackd(t *testing.T) {
-	for name, purge := range map[string]int{"purged": 1, "stale": 600} {
-		t.Run(name, func(t *testing.T) { upgrade(t, purge) })
-	}
+	t.Run("import", func(t *testing.T) { upgrade(t, (*gateway).imported, 1) })
+	t.Run("drop-in", func(t *testing.T) { upgrade(t, (*gateway).droppedIn, 600) })
 }
 
-func upgrade(t *testing.T, purge int) {
+func upgrade(t *testing.T, run func(*gateway, *testing.T) *node.Node, purge int) {
 	u := newUpgrade(t, purge)
 	u.traffic(t)
 
@@ -37,14 +38,18 @@ func upgrade(t *testing.T, purge int) {
 	u.handOver(t, u.one)
 
 	// The backup becomes Sluice, which is told everything when it asks.
-	u.two.replace(t)
-	t.Log(must[string](t)(u.two.sluice.Sluice("request-resync")))
+	u.two.replace(t, run)
+	if u.two.link == "" {
+		t.Log(must[string](t)(u.two.sluice.Sluice("request-resync")))
+	} else {
+		u.two.tell(t, "-n")
+	}
 	testbed.Eventually(t, patience, u.knows(u.two, u.one))
 	u.handOver(t, u.two)
 	u.handOver(t, u.one)
 
 	// So does the other, while it carries the traffic.
-	u.one.replace(t)
+	u.one.replace(t, run)
 	u.handOver(t, u.two)
 	u.handOver(t, u.one)
 
@@ -68,6 +73,7 @@ type gateway struct {
 	dir        string // of everything that the daemon's configuration names
 	conntrackd *testbed.Daemon
 	sluice     *node.Node // nil until it takes conntrackd's place
+	link       string     // to sluice, named conntrackd, if that is how it runs
 	pids       map[string]int
 }
 
@@ -108,33 +114,59 @@ func newGateway(t *testing.T, fw *testbed.Firewall, purge int) *gateway {
 
 func (g *gateway) path(name string) string { return filepath.Join(g.dir, name) }
 
-// replace stops conntrackd and runs what `sluice import` makes of its
-// configuration instead.
-func (g *gateway) replace(t *testing.T) {
+// replace stops conntrackd and runs sluice instead.
+func (g *gateway) replace(t *testing.T, run func(*gateway, *testing.T) *node.Node) {
+	t.Helper()
+	if err := g.conntrackd.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	g.sluice = run(g, t)
+	g.pids = must[map[string]int](t)(g.sluice.PIDs())
+}
+
+// imported runs what `sluice import` makes of conntrackd's configuration.
+func (g *gateway) imported(t *testing.T) *node.Node {
 	t.Helper()
 	text := must[string](t)(g.fw.Run(binary, "import", "--strict", g.path("conntrackd.conf")))
 	if err := os.WriteFile(g.path("pair.hcl"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	must[string](t)(g.fw.Run(binary, "validate", "-f", g.path("pair.hcl")))
-	if err := g.conntrackd.Stop(); err != nil {
+	return node.MustFile(t, binary, g.fw, g.path("pair.hcl"), g.path("conntrackd.ctl"))
+}
+
+// droppedIn runs sluice under conntrackd's name, with its configuration.
+func (g *gateway) droppedIn(t *testing.T) *node.Node {
+	t.Helper()
+	g.link = g.path("conntrackd")
+	if err := os.Symlink(must[string](t)(filepath.Abs(binary)), g.link); err != nil {
 		t.Fatal(err)
 	}
-	g.sluice = node.MustFile(t, binary, g.fw, g.path("pair.hcl"), g.path("conntrackd.ctl"))
-	g.pids = must[map[string]int](t)(g.sluice.PIDs())
+	process := g.fw.MustStart(t, g.link, "-C", g.path("conntrackd.conf"))
+	return must[*node.Node](t)(node.Attach(binary, g.fw, process, g.path("conntrackd.ctl")))
+}
+
+// tell gives conntrackd, or what has its name, commands.
+func (g *gateway) tell(t *testing.T, commands ...string) {
+	t.Helper()
+	for _, command := range commands {
+		if g.sluice == nil {
+			g.conntrackd.MustCtl(t, command)
+		} else {
+			must[string](t)(g.fw.Run(g.link, "-C", g.path("conntrackd.conf"), command))
+		}
+	}
 }
 
 // primary does what keepalived's script does on the firewall that has got the
 // addresses.
 func (g *gateway) primary(t *testing.T) {
 	t.Helper()
-	if g.sluice != nil {
+	if g.sluice != nil && g.link == "" {
 		must[string](t)(g.sluice.Sluice("role", "primary"))
 		return
 	}
-	for _, command := range []string{"-c", "-f", "-R", "-B"} {
-		g.conntrackd.MustCtl(t, command)
-	}
+	g.tell(t, "-c", "-f", "-R", "-B")
 }
 
 // backup is the same for the firewall that has lost them. It does not wait for
@@ -142,12 +174,11 @@ func (g *gateway) primary(t *testing.T) {
 func (g *gateway) backup(t *testing.T) <-chan error {
 	t.Helper()
 	done := make(chan error, 1)
-	if g.sluice != nil {
+	if g.sluice != nil && g.link == "" {
 		go func() { _, err := g.sluice.Sluice("role", "backup"); done <- err }()
 		return done
 	}
-	g.conntrackd.MustCtl(t, "-t")
-	g.conntrackd.MustCtl(t, "-n")
+	g.tell(t, "-t", "-n")
 	done <- nil
 	return done
 }
@@ -161,6 +192,9 @@ func (g *gateway) peers() (testbed.Table, error) {
 }
 
 func (g *gateway) String() string {
+	if g.link != "" {
+		return "drop-in"
+	}
 	if g.sluice != nil {
 		return "sluice"
 	}

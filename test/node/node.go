@@ -107,6 +107,13 @@ func StartFile(binary string, fw *testbed.Firewall, config, socket string) (*Nod
 	return n, n.Run()
 }
 
+// Attach makes a Node of a process that was started otherwise, with a socket of
+// its own, and waits until all stages run.
+func Attach(binary string, fw *testbed.Firewall, process *testbed.Process, socket string) (*Node, error) {
+	n := &Node{Process: process, FW: fw, binary: binary, Socket: socket}
+	return n, n.AwaitOutput(Timeout, "all stages run")
+}
+
 // Run starts the runner, again after it ended, and waits until all stages run.
 func (n *Node) Run() (err error) {
 	cmd := exec.Command(n.binary, "run", "-f", n.Config)
