@@ -321,3 +321,41 @@ func TestExpectationsEnd(t *testing.T) {
 		t.Fatalf("events %q", got)
 	}
 }
+
+// A master that has to be replaced is replaced before its expectations come: they
+// would end with the entry that makes way.
+func TestExpectationsComeBehindTheirMaster(t *testing.T) {
+	n := testbed.MustNamespace(t, "fw")
+	if err := n.Track(); err != nil {
+		t.Fatal(err)
+	}
+	stale := helped(tcp("10.0.0.1:1000", "10.0.0.2:21"), "ftp")
+	fresh := helped(snat(tcp("10.0.0.1:1000", "10.0.0.2:21"), "192.0.2.1:1000"), "ftp")
+	w := mustWriter(t, n, WriterConfig{})
+	commitAll(t, w, stale)
+	for _, err := range []error{w.Commit(fresh), w.CommitExpectation(expectation(fresh, 30000))} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := finish(t, w); c.Replaced != 1 || c.Expectations.Created != 1 {
+		t.Fatalf("%+v", c)
+	}
+	mustExpect(t, n, []*flow.Flow{expectation(fresh, 30000)})
+}
+
+// Older kernels give the flow to come the helper that a request names, and take a
+// class only with one.
+func TestHelperIsNamedWithAClass(t *testing.T) {
+	for class, want := range map[uint32]bool{0: false, 1: true} {
+		master := helped(udp("10.0.0.1:5060", "10.0.0.2:5060"), "sip")
+		f := withExpectation(expectation(master, 1), master, flow.Expectation{HasClass: true, Class: class})
+		var e flow.Event
+		if _, err := Decode(AppendExpect(nil, f, 1), &e, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(helperOf(&e.Flow)) == "sip"; got != want {
+			t.Errorf("class %d: helper %q", class, helperOf(&e.Flow))
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package ctnl
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-project/sluice/core/flow"
@@ -44,6 +46,7 @@ type request struct {
 	found    flow.Flow  // the answer to a get, without its tail
 	hasFound bool
 
+	foundTags        [8]byte // SCTP, as in the tail; zero: not known
 	foundExpectation flow.ExpectationKey
 }
 
@@ -81,7 +84,10 @@ func (r *request) set(op operation, f *flow.Flow, timeout uint32) {
 
 func (r *request) setFound(e *flow.Event) {
 	r.found, r.hasFound = e.Flow, true
-	r.found.Tail = nil
+	r.found.Tail, r.foundTags = nil, [8]byte{}
+	if tags, ok := e.Tail.Get(flow.AttrSCTPTags); ok {
+		copy(r.foundTags[:], tags)
+	}
 	if e.IsExpectation() {
 		r.foundExpectation = e.ExpectationKey()
 		r.foundExpectation.Zone = r.flow.Zone // the kernel looked there, and does not say so
@@ -103,6 +109,7 @@ func (r *request) appendStep(p []byte, liberal bool, seq uint32) []byte {
 		if r.op != commit {
 			keepAhead(&f, &r.holder)
 		}
+		f.Tail = r.withTags(f.Tail)
 		return AppendUpdate(p, &f, r.holder.Status, liberal, r.omit, seq)
 	case stepShorten:
 		return AppendTimeout(p, &r.flow, r.timeout, seq)
@@ -119,6 +126,25 @@ func (r *request) appendStep(p []byte, liberal bool, seq uint32) []byte {
 	default:
 		return AppendDelete(p, &r.flow, seq)
 	}
+}
+
+// withTags returns the tail of an SCTP flow with the entry's verification tags in
+// the place of those that it does not know: a tag of zero is one that the sender
+// has not seen yet. The kernel takes both or none, and drops packets whose tags
+// are not the entry's.
+func (r *request) withTags(tail flow.Attributes) flow.Attributes {
+	var tags [8]byte
+	known, _ := tail.Get(flow.AttrSCTPTags)
+	copy(tags[:], known)
+	for at := 0; at < len(tags); at += 4 {
+		if [4]byte(tags[at:]) == ([4]byte{}) {
+			copy(tags[at:at+4], r.foundTags[at:])
+		}
+	}
+	if r.flow.Protocol != flow.SCTP || string(tags[:]) == string(known) || tags == ([8]byte{}) {
+		return tail
+	}
+	return tail.Without(flow.AttrSCTPTags, nil).Append(flow.AttrSCTPTags, tags[:])
 }
 
 // keepAhead keeps an injection f from taking the entry back: see Inject, rule 1.
@@ -254,8 +280,15 @@ func (w *Writer) countOmitted(r *request) {
 		}
 	}
 	count(OmitHelper, &w.counts.WithoutHelper)
-	count(OmitLabels, &w.counts.WithoutLabels)
+	if hasLabels(&r.flow) { // that they were cleared holds where there are none
+		count(OmitLabels, &w.counts.WithoutLabels)
+	}
 	count(OmitMaster, &w.counts.WithoutMaster)
+}
+
+func hasLabels(f *flow.Flow) bool {
+	labels, _ := f.Tail.Get(flow.AttrLabels)
+	return slices.ContainsFunc(labels, func(b byte) bool { return b != 0 })
 }
 
 func (w *Writer) afterGet(r *request) (done bool) {
