@@ -93,6 +93,7 @@ func (a *app) broken(file *conntrackdconf.File, diags hcl.Diagnostics) error {
 func setupOf(s conntrackdconf.Settings) conntrackdcli.Setup {
 	setup := conntrackdcli.Setup{
 		Socket: s.Socket, Sync: s.Sync, Stats: s.Stats, InternalCache: s.InternalCache, ExternalCache: s.ExternalCache,
+		Active: s.Active,
 	}
 	for _, l := range s.Links {
 		kind := l.Kind

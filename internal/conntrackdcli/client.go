@@ -117,10 +117,14 @@ func (c *Client) statistics(ctx context.Context, which string) error {
 		return err
 	}
 	n := node{Status: status, setup: c.setup}
-	if !c.setup.Sync {
-		if err := c.inRunnersNetwork(ctx, func() error { return n.countTracked() }); err != nil {
-			return err
-		}
+	switch {
+	case !c.setup.Sync:
+		err = c.inRunnersNetwork(ctx, n.countTracked)
+	case which == "link":
+		err = c.inRunnersNetwork(ctx, n.readLinks)
+	}
+	if err != nil {
+		return err
 	}
 	_, err = c.out.Write(n.appendStatistics(nil, which, time.Now()))
 	return err

@@ -130,3 +130,11 @@ func (n *node) countTracked() error {
 	n.tracked, err = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
 	return err
 }
+
+// readLinks reads the states of the links' interfaces.
+func (n *node) readLinks() error {
+	for _, link := range n.setup.Links {
+		n.states = append(n.states, linkState(link.Interface))
+	}
+	return nil
+}

@@ -1,6 +1,7 @@
 package conntrackdcli
 
 import (
+	"net"
 	"slices"
 
 	"github.com/sluice-project/sluice/core/control"
@@ -19,7 +20,8 @@ type Setup struct {
 	Sync, Stats   bool   // there is such a section
 	InternalCache bool   // it is not disabled
 	ExternalCache bool
-	Links         []Link // in the order of the file; the first is the one in use
+	Links         []Link // in the order of the file
+	Active        int    // the index of the link to begin with
 }
 
 // A Link is a section that joins this node to the others.
@@ -32,7 +34,8 @@ type Link struct {
 type node struct {
 	*control.Status
 	setup   Setup
-	tracked uint64 // flows in the kernel's table; only of a statistics collector
+	tracked uint64   // flows in the kernel's table; only of a statistics collector
+	states  []string // of the links' interfaces; only for -s link
 }
 
 // stages returns the stages of a pipeline that are of a kind.
@@ -65,6 +68,35 @@ func sum(stages []control.StageStatus, names ...string) (total uint64) {
 		}
 	}
 	return total
+}
+
+// active returns the link that is in use: the one that the sink says, or else
+// the one that the configuration begins with.
+func (n node) active() (index int) {
+	sinks, _ := n.links()
+	for i, link := range n.setup.Links {
+		for _, sink := range sinks {
+			if slices.ContainsFunc(sink.Statistics, func(s control.Statistic) bool {
+				return s.Name == "link_active" && s.Peer == link.Interface && s.Value > 0
+			}) {
+				return i
+			}
+		}
+	}
+	return n.setup.Active
+}
+
+// linkState is the state of a link's interface, as conntrackd tells it, in the
+// network namespace of the thread.
+func linkState(name string) string {
+	i, err := net.InterfaceByName(name)
+	switch {
+	case err != nil || i.Flags&net.FlagUp == 0:
+		return "DOWN"
+	case i.Flags&net.FlagRunning == 0:
+		return "NO-CARRIER"
+	}
+	return "RUNNING"
 }
 
 // links returns what sends to peers and what hears them.

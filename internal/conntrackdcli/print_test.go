@@ -83,7 +83,7 @@ func TestStatistics(t *testing.T) {
 		return s
 	}
 	start := time.Unix(1e9, 0)
-	n := node{setup: Setup{Sync: true, InternalCache: true, ExternalCache: true, Links: []Link{{"multicast", "eth2"}, {"multicast", "eth3"}}}}
+	n := node{setup: Setup{Sync: true, InternalCache: true, ExternalCache: true, Links: []Link{{"multicast", "eth2"}, {"multicast", "eth3"}}}, states: []string{"RUNNING", "NO-CARRIER"}}
 	n.Status = &control.Status{Started: start, Pipelines: []control.PipelineStatus{
 		{Name: "local", Stages: []control.StageStatus{
 			stage("source", 0, 7, "events_new", 4, "events_update", 2, "events_destroy", 1, "receive_buffer", 4096, "overruns", 3, "replays", 2),
@@ -106,9 +106,9 @@ func TestStatistics(t *testing.T) {
 		},
 		"expect":  {"cache internal:\ncurrent active connections:\t          16\n"},
 		"cache":   {"cache:internal\tactive objects:\t\t          11\n", "\t\tno space left in cache:\t          15\n"},
-		"runtime": {"daemon uptime: 1 day(s) 2 h 3 min\n", "\tevents received:\t                   7\n\tevents filtered:\t                   2\n", "\tchild process failed:\t\t           6\n"},
+		"runtime": {"daemon uptime: 1 day 2 h 3 min\n", "\tevents received:\t                   7\n\tevents filtered:\t                   2\n", "\tchild process failed:\t\t           6\n"},
 		"network": {"\t\tPackets lost:\t\t                  26\n"},
-		"link":    {"multicast traffic device=eth2 status=RUNNING role=ACTIVE:\n", "multicast traffic device=eth3 status=RUNNING role=BACKUP:\n"},
+		"link":    {"multicast traffic device=eth2 status=RUNNING role=ACTIVE:\n", "multicast traffic device=eth3 status=NO-CARRIER role=BACKUP:\n"},
 	} {
 		got := string(n.appendStatistics(nil, which, start.Add(26*time.Hour+3*time.Minute)))
 		for _, line := range lines {

@@ -43,9 +43,7 @@ func (n node) appendGeneral(p []byte, expectations bool) []byte {
 	if !n.setup.Sync {
 		return p
 	}
-	if len(n.setup.Links) > 0 {
-		p = fmt.Appendf(p, "%s traffic (active device=%s):\n", n.setup.Links[0].Kind, n.setup.Links[0].Interface)
-	}
+	p = n.appendActive(p)
 	p = n.appendTraffic(p)
 	_, sources := n.links()
 	p = append(p, "message tracking:\n"...)
@@ -224,7 +222,10 @@ func (n node) appendProcesses(p []byte) []byte {
 func uptime(d time.Duration) (text string) {
 	minutes := int64(max(d, 0) / time.Minute)
 	if days := minutes / (24 * 60); days > 0 {
-		text = fmt.Sprintf("%d day(s) ", days)
+		text = fmt.Sprintf("%d days ", days)
+		if days == 1 {
+			text = "1 day "
+		}
 	}
 	if hours := minutes / 60 % 24; hours > 0 {
 		text += fmt.Sprintf("%d h ", hours)
@@ -249,22 +250,35 @@ func (n node) appendNetwork(p []byte) []byte {
 	p = fmt.Appendf(p, "\tsend:\n\t\tMalformed messages:\t%20d\n\nsequence tracking statistics:\n\trecv:\n", 0)
 	p = fmt.Appendf(p, "\t\tPackets lost:\t\t%20d\n", sum(sources, "messages_lost"))
 	p = fmt.Appendf(p, "\t\tPackets before:\t\t%20d\n\n", sum(sources, "messages_before"))
-	if len(n.setup.Links) > 0 {
-		p = fmt.Appendf(p, "%s traffic (active device=%s):\n", n.setup.Links[0].Kind, n.setup.Links[0].Interface)
-	}
+	p = n.appendActive(p)
 	return n.appendTraffic(p)
 }
 
-// appendLinks appends the link that is in use, and the others without numbers.
+// appendActive appends the heading of the traffic over the link in use.
+func (n node) appendActive(p []byte) []byte {
+	if len(n.setup.Links) == 0 {
+		return p
+	}
+	link := n.setup.Links[n.active()]
+	p = fmt.Appendf(p, "%s traffic (active device=%s)", link.Kind, link.Interface)
+	if link.Kind == "TCP" {
+		_, sources := n.links()
+		connected := map[bool]string{true: "connected", false: "disconnected"}[sum(sources, "peer_up") > 0]
+		p = fmt.Appendf(p, " server=%s client=%s", connected, connected)
+	}
+	return append(p, ":\n"...)
+}
+
+// appendLinks appends the links, of which the one in use has the numbers.
 func (n node) appendLinks(p []byte) []byte {
+	active := n.active()
 	for i, link := range n.setup.Links {
-		if i > 0 {
-			p = fmt.Appendf(p, "%s traffic device=%s status=RUNNING role=BACKUP:\n", link.Kind, link.Interface)
-			p = node{Status: &control.Status{}, setup: n.setup}.appendTraffic(p)
-			continue
+		role, traffic := "BACKUP", node{Status: &control.Status{}}
+		if i == active {
+			role, traffic = "ACTIVE", n
 		}
-		p = fmt.Appendf(p, "%s traffic device=%s status=RUNNING role=ACTIVE:\n", link.Kind, link.Interface)
-		p = n.appendTraffic(p)
+		p = fmt.Appendf(p, "%s traffic device=%s status=%s role=%s:\n", link.Kind, link.Interface, n.states[i], role)
+		p = traffic.appendTraffic(p)
 	}
 	return p
 }

@@ -11,7 +11,8 @@ type Settings struct {
 	InternalCache bool // of Sync: it is not disabled
 	ExternalCache bool
 
-	Links []Link // the one in use first, then those of the file's order
+	Links  []Link // in the file's order
+	Active int    // the index of the one to begin with
 }
 
 // A Link is a section that joins the node to others.
@@ -64,9 +65,8 @@ func (s *Settings) addLink(n *Node, active bool) {
 	if device := n.find("Interface"); device != nil {
 		l.Interface = device.arg()
 	}
-	if s.Links = append(s.Links, l); active {
-		last := len(s.Links) - 1
-		copy(s.Links[1:], s.Links[:last])
-		s.Links[0] = l
+	if active {
+		s.Active = len(s.Links)
 	}
+	s.Links = append(s.Links, l)
 }

@@ -14,7 +14,7 @@ func TestSettings(t *testing.T) {
 		},
 		"Sync { Mode NOTRACK { DisableInternalCache on DisableExternalCache off } Multicast { Interface a } UDP { Interface b } Multicast Default { Interface c } }": {
 			Socket: defaultSocket, LockFile: defaultLock, Sync: true, ExternalCache: true,
-			Links: []Link{{"Multicast", "c"}, {"Multicast", "a"}, {"UDP", "b"}},
+			Links: []Link{{"Multicast", "a"}, {"UDP", "b"}, {"Multicast", "c"}}, Active: 2,
 		},
 		"Sync { Mode NOTRACK { } CacheWriteThrough On Multicast { Interface a } }": {
 			Socket: defaultSocket, LockFile: defaultLock, Sync: true, InternalCache: true, Links: []Link{{"Multicast", "a"}},
