@@ -128,8 +128,8 @@ func (a *app) addCommands(root *cobra.Command) {
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		pipelines: {a.run(), a.validate(), a.format(), a.importConfig()},
-		node:      {a.status(), a.role(), a.stop(), a.conntrackd()},
-		state:     {a.dump(), a.flush(), a.commit(), a.bulk(), a.resync(), a.requestResync(), a.purge()},
+		node:      {a.status(), a.role(), a.reopen(), a.stop(), a.conntrackd()},
+		state:     {a.dump(), a.stats(), a.flush(), a.commit(), a.bulk(), a.resync(), a.requestResync(), a.purge()},
 		"":        {a.version(), a.pluginExec()},
 	} {
 		for _, c := range commands {

@@ -26,11 +26,11 @@ func TestTranscripts(t *testing.T) {
 		"status.json": {"status -o json"},
 		"dump.txt": {
 			"dump local", "dump local -o json", "dump peers.cache.memory -- --proto", "dump nosuch", "dump",
-			"dump --expectations local",
+			"dump --expectations local", "stats local", "stats local -o json", "stats",
 		},
 		"steps.txt": {
 			"flush local peers", "flush --all", "flush --expectations local", "flush kernel", "commit", "bulk", "resync local", "request-resync", "purge",
-			"role primary", "stop",
+			"role primary", "reopen", "stop",
 		},
 		"steps.json": {"flush --all -o json", "commit -o json", "role backup -o json"},
 		"usage.txt": {
@@ -41,6 +41,7 @@ func TestTranscripts(t *testing.T) {
 		"help.txt": {
 			"help", "help run", "help validate", "help fmt", "help import", "help status", "help dump", "help flush", "help commit",
 			"help bulk", "help resync", "help request-resync", "help purge", "help role", "help stop", "help version",
+			"help reopen", "help stats",
 		},
 		"complete.txt": {
 			"__complete dump ", "__complete flush ", "__complete flush local ", "__complete dump local ", "__complete resync ",

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -31,8 +30,8 @@ func (a *app) run() *cobra.Command {
 		Short: "Run pipelines in the foreground",
 		Long: `Run pipelines in the foreground until they are told to end.
 
-Signals: TERM and INT drain the pipelines and end the runner, a second one ends it at once; USR1 opens the log file
-again. Started by systemd (Type=notify) it reports when it is ready.`,
+Signals: TERM and INT drain the pipelines and end the runner, a second one ends it at once; USR1 opens log
+files again, those of stages included. Started by systemd (Type=notify) it reports when it is ready.`,
 		Example: `  sluice run -f /etc/sluice`,
 		Args:    takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -98,7 +97,7 @@ func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m man
 	}
 	defer listener.Close()
 	r, err := runner.New(runner.Options{
-		Config: conf, Plugins: pluginsOf(conf.Runner), Version: thisBuild().Version, Log: log.Logger, Level: log.Level,
+		Config: conf, Plugins: pluginsOf(conf.Runner), Version: thisBuild().Version, Log: log.Logger, Level: log.Level, Reopen: log.Reopen,
 	})
 	if err != nil {
 		return err
@@ -134,7 +133,7 @@ const answerGrace = 2 * time.Second
 func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, log *logging.Log, ready func()) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	defer watchSignals(stop, listener, log)()
+	defer watchSignals(stop, r, listener, log)()
 	server := control.NewServer(r, log.Logger)
 	go func() {
 		if err := server.Serve(listener); err != nil {
@@ -192,7 +191,7 @@ func feedWatchdog(ctx context.Context, r *runner.Runner, log *logging.Log) {
 }
 
 // watchSignals acts on signals until the function that it returns is called.
-func watchSignals(stop context.CancelCauseFunc, listener net.Listener, log *logging.Log) (end func()) {
+func watchSignals(stop context.CancelCauseFunc, r *runner.Runner, listener net.Listener, log *logging.Log) (end func()) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
 	go func() {
@@ -200,7 +199,7 @@ func watchSignals(stop context.CancelCauseFunc, listener net.Listener, log *logg
 		for s := range signals {
 			switch s {
 			case unix.SIGUSR1:
-				reopen(log)
+				go r.Reopen(context.Background()) // a stage that hangs must not keep us from ending
 			case unix.SIGHUP:
 				log.Warn("HUP ignored: this version can't load another configuration while it runs; restart it")
 			default:
@@ -219,12 +218,4 @@ func watchSignals(stop context.CancelCauseFunc, listener net.Listener, log *logg
 		signal.Stop(signals)
 		close(signals)
 	}
-}
-
-func reopen(log *logging.Log) {
-	if err := log.Reopen(); err != nil {
-		log.Error("log not opened again", "error", fmt.Errorf("log: %w", err))
-		return
-	}
-	log.Info("log opened again")
 }

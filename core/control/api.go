@@ -22,7 +22,7 @@ type Backend interface {
 }
 
 // Commands are the names that Backend.Do takes.
-var Commands = []string{"flush", "commit", "bulk", "resync", "request-resync", "purge", "role", "stop"}
+var Commands = []string{"flush", "commit", "bulk", "resync", "request-resync", "purge", "role", "reopen", "stop"}
 
 // A Request asks for a command.
 type Request struct {

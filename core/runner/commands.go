@@ -59,6 +59,8 @@ func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.
 		return r.onStages(do, q, purges, "a sink with a scope", purge)
 	case "role":
 		return r.changeRole(do, q)
+	case "reopen":
+		return r.reopen(do)
 	case "stop":
 		return do.step("stop", "", func() ([]control.Count, error) { return nil, r.Stop(ctx) })
 	}

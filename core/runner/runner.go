@@ -22,6 +22,7 @@ type Options struct {
 	Version string
 	Log     *slog.Logger
 	Level   slog.Leveler // of the stages' logs; nil: info
+	Reopen  func() error // opens Log's file again; nil: there is none
 }
 
 // DrainTimeout bounds the end of a run: what has not drained by then is killed.

@@ -2,10 +2,15 @@ package sinklog
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/internal/testbed"
@@ -57,6 +62,19 @@ pipeline "cached" {
     events = ["new", "destroy"]
   }
 }`, objects, text, cached))
+	// A flow that the first dump finds, and whose NEW comes then, begins twice.
+	testbed.Eventually(t, wait, func() error {
+		status, err := n.Status()
+		if err != nil {
+			return err
+		}
+		for _, r := range status.Replays {
+			if r.Stage == "cached.source.netlink" && r.State == "done" {
+				return nil
+			}
+		}
+		return errors.New("the first dump has not ended")
+	})
 	const each = 100
 	to := testbed.At(testbed.ServerAddr.V4)
 	if err := s.Client.MustChurn(t, testbed.Churn{To: to, Count: each, Payload: 1000}).Check(); err != nil {
@@ -80,10 +98,11 @@ pipeline "cached" {
 		}
 		return n.Quiet()
 	})
+	rotate(t, n, objects)
 	if _, err := n.Sluice("stop"); err != nil {
 		t.Fatal(err)
 	}
-	checkObjects(t, read(t, objects), each)
+	checkObjects(t, slices.Concat(read(t, objects+".2"), read(t, objects+".1"), read(t, objects)), each)
 	checkObjects(t, read(t, cached), each)
 	ends := 0
 	for _, line := range read(t, text) {
@@ -93,6 +112,26 @@ pipeline "cached" {
 	}
 	if ends != 2*each {
 		t.Errorf("%d ends in the text", ends)
+	}
+}
+
+// rotate moves a log away twice: the runner's command, and then its signal, has
+// the sink open it anew.
+func rotate(t *testing.T, n *node.Node, path string) {
+	t.Helper()
+	reopened := map[string]func() error{
+		path + ".2": func() error { _, err := n.Sluice("reopen"); return err },
+		path + ".1": func() error { return n.Signal(unix.SIGUSR1) },
+	}
+	for _, old := range []string{path + ".2", path + ".1"} {
+		if err := os.Rename(path, old); err != nil {
+			t.Fatal(err)
+		}
+		if err := reopened[old](); err != nil {
+			t.Fatal(err)
+		}
+		// Without events to log, nothing but this opens the file.
+		testbed.Eventually(t, wait, func() error { _, err := os.Stat(path); return err })
 	}
 }
 
