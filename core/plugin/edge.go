@@ -108,8 +108,8 @@ type Output struct {
 	generation uint32
 	host       *host
 
-	batches, events, bytes, dropped atomic.Uint64
-	sending                         atomic.Bool
+	batches, events, bytes, dropped, beats atomic.Uint64
+	sending                                atomic.Bool
 }
 
 type edge struct {
@@ -137,6 +137,16 @@ func (o *Output) Send(b *flow.Builder) error {
 	defer o.mu.Unlock()
 	return o.SendLocked(b)
 }
+
+// BeatInterval is the longest time between two calls of Beat.
+const BeatInterval = 3 * time.Second
+
+// Beat says that the loop of a source's Run goes round. Nobody sees from without
+// whether a source that sends nothing has nothing to send. One that calls Beat in
+// its loop, also while it waits, is started again when it stops doing so for
+// several intervals and is not held up by Send; one that never does is judged by
+// its answers to the runner alone.
+func (o *Output) Beat() { o.beats.Add(1) }
 
 // Lock and Unlock keep others from sending, so that a stage can settle the
 // order of live and replayed batches before it lets go of its state: lock the

@@ -56,7 +56,8 @@ type (
 type Source interface {
 	// Run sends batches to out until ctx ends, which means drain: it then
 	// sends what it holds and returns nil, and the process exits. Any error
-	// ends the process; the runner logs it and starts the stage again.
+	// ends the process; the runner logs it and starts the stage again. A loop
+	// that calls out.Beat each time round is also started again when it hangs.
 	Run(ctx context.Context, out *Output) error
 
 	// Replay sends all flows that the source can find between two marks (see

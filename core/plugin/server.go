@@ -211,7 +211,7 @@ func (s *server) Statistics(context.Context, *stagepb.Empty) (*stagepb.Statistic
 		BatchesIn: st.batchesIn.Load(), EventsIn: st.eventsIn.Load(), BytesIn: st.bytesIn.Load(),
 		BatchesOut: st.out.batches.Load(), EventsOut: st.out.events.Load(), BytesOut: st.out.bytes.Load(),
 		Malformed: st.malformed.Load(), EdgeDropped: st.out.dropped.Load(),
-		Sending: st.out.sending.Load(), Working: st.working.Load(),
+		Sending: st.out.sending.Load(), Working: st.working.Load(), Beats: st.out.beats.Load(),
 	}
 	if m, ok := st.plugin.(Meter); ok {
 		for _, one := range m.Statistics() {

@@ -66,9 +66,22 @@ type numbers struct {
 	Busy bool `hcl:"busy,optional"`
 	// Stall names a file: whoever makes it begins a replay and never ends it.
 	Stall string `hcl:"stall,optional"`
+	// Beat names a file: until it is there the loop beats, and then it hangs;
+	// once.
+	Beat string `hcl:"beat,optional"`
 }
 
 func (s *numbers) Run(ctx context.Context, out *plugin.Output) error {
+	if s.Beat != "" {
+		for ctx.Err() == nil {
+			out.Beat()
+			time.Sleep(time.Millisecond)
+			if os.Remove(s.Beat) == nil {
+				select {} // whatever happens
+			}
+		}
+		return nil
+	}
 	if !s.Busy {
 		<-ctx.Done()
 		return nil

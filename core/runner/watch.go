@@ -32,6 +32,7 @@ type watcher struct {
 	failing    time.Time // when the first of a row of questions without answer was asked
 	progressed time.Time
 	batches    uint64 // read when it last progressed
+	beats      uint64 // of a source, when it last beat
 	busy       bool   // it progressed since it was asked before
 }
 
@@ -90,11 +91,27 @@ func (w *watcher) ask() string {
 	w.failing = time.Time{}
 	done := reply.BatchesIn + reply.BatchesOut
 	w.busy = done != w.batches
-	if w.busy || w.stage.input == nil || reply.Sending || w.stage.input.queued() == 0 {
+	if w.stage.input == nil {
+		w.batches = done
+		return w.beat(reply, time.Now())
+	}
+	if w.busy || reply.Sending || w.stage.input.queued() == 0 {
 		w.progressed, w.batches = time.Now(), done
 	}
 	if time.Since(w.progressed) >= stuckTimeout {
 		return "data waits in its input and it does not read it"
+	}
+	return ""
+}
+
+// beat judges a source by the beats of its loop, if it has any, and returns why
+// it is to be killed, or "". While it drains it has no loop.
+func (w *watcher) beat(reply *stagepb.StatisticsReply, now time.Time) string {
+	if reply.Beats == 0 || reply.Beats != w.beats || reply.Sending || w.stage.runner.draining.Load() {
+		w.progressed, w.beats = now, reply.Beats
+	}
+	if now.Sub(w.progressed) >= stuckTimeout {
+		return "its loop stands still"
 	}
 	return ""
 }

@@ -167,9 +167,14 @@ func (r *Receiver) Run(ctx context.Context, out *plugin.Output) error { return r
 // RunInto is Run into any output.
 func (r *Receiver) RunInto(ctx context.Context, out Output) error {
 	r.out = out
+	beat := func() {}
+	if real, ok := out.(*plugin.Output); ok {
+		beat = real.Beat
+	}
 	stop := context.AfterFunc(ctx, r.wakeUp)
 	defer stop()
 	for {
+		beat()
 		last, read := ctx.Err() != nil, time.Now()
 		all, err := r.drain()
 		if err != nil || last {

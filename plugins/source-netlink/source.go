@@ -165,6 +165,7 @@ func (s *source) read(ctx context.Context) error {
 	s.reset(flow.Kernel)
 	defer s.masters.close()
 	for {
+		s.out.Beat()
 		n, more, err := s.readAll()
 		if err == nil {
 			err = s.flush()
@@ -189,7 +190,7 @@ func (s *source) read(ctx context.Context) error {
 		case n > 0 && s.config.Coalesce > 0:
 			err = s.events.Pause(time.Duration(s.config.Coalesce))
 		default:
-			err = s.events.Wait()
+			err = s.events.WaitFor(plugin.BeatInterval)
 		}
 		if err != nil {
 			return fmt.Errorf("wait for events: %w", err)

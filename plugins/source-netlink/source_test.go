@@ -319,3 +319,12 @@ func TestEventsOfBothFamilies(t *testing.T) {
 		})
 	}
 }
+
+// The loop goes round also while nothing happens, or the runner would take the
+// source to hang.
+func TestIdleSourceBeats(t *testing.T) {
+	s := startStage(t, testbed.MustNamespace(t, "fw"), `{}`, &stagepb.StartRequest{})
+	testbed.Eventually(t, 3*plugin.BeatInterval, testbed.Holds(func() bool { return s.beats() > 0 }))
+	before := s.beats()
+	testbed.Eventually(t, 5*plugin.BeatInterval, testbed.Holds(func() bool { return s.beats() > before }))
+}

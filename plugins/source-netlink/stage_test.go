@@ -179,6 +179,16 @@ func isEnd(replay uint64) func(arrival) bool {
 }
 
 // statistic returns one number of the stage's own.
+// beats is how often the source's loop has gone round.
+func (s *stage) beats() uint64 {
+	s.t.Helper()
+	r, err := s.client.Statistics(context.Background(), &stagepb.Empty{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r.Beats
+}
+
 func (s *stage) statistic(name string) uint64 {
 	s.t.Helper()
 	r, err := s.client.Statistics(context.Background(), &stagepb.Empty{})
