@@ -116,6 +116,12 @@ func (all faults) compare(t *testing.T, c testbed.Comparison, want, got source) 
 	}
 }
 
+// liberal says whether the kernel does not check a flow's windows.
+func liberal(f testbed.Flow) bool {
+	const beLiberal = 8 // IP_CT_TCP_FLAG_BE_LIBERAL
+	return f.TCPFlags[0]&f.TCPFlags[1]&beLiberal != 0
+}
+
 // drift is how far timeouts may differ, in seconds: what is sent is as old as the
 // flow's last event, and the two kernels count down for themselves.
 const drift = 45

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/internal/ctnl"
 	"github.com/sluice-project/sluice/internal/testbed"
@@ -26,6 +28,7 @@ type lab struct {
 	conntrackd *testbed.Daemon // of firewall 1
 	receivers  []*receiver     // of firewall 2
 	writer     *ctnl.Writer    // into the kernel of firewall 1
+	tracking   bool            // of TCP windows
 }
 
 // The ports of the two groups.
@@ -48,7 +51,7 @@ type receiver struct {
 // newLab builds a lab in which everybody, or nobody, tracks TCP windows.
 func newLab(t *testing.T, tracking bool) *lab {
 	t.Helper()
-	l := &lab{site: newSite(t)}
+	l := &lab{site: newSite(t), tracking: tracking}
 	for _, fw := range []*testbed.Firewall{l.FW1, l.FW2} {
 		if err := fw.Rules(ftpRules); err != nil {
 			t.Fatal(err)
@@ -305,6 +308,10 @@ func (l *lab) commit(t *testing.T) {
 			c.Status = committed.Status
 			slices.Concat(r.faults, r.lacks).compare(t, c, l.FW1.Table, l.FW2.Table)
 			r.missing.compare(t, inKernel(l.FW1), inKernel(l.FW2))
+			strange := func(f testbed.Flow) bool { return f.Proto == unix.IPPROTO_TCP && liberal(f) == l.tracking }
+			if table := l.FW2.MustTable(t).Where(strange); len(table) > 0 {
+				t.Errorf("window tracking %v, but not of\n%v", l.tracking, table)
+			}
 			if err := sameTimeouts(l.FW1.MustTable(t), l.FW2.MustTable(t)); err != nil {
 				t.Error(err)
 			}
