@@ -131,6 +131,22 @@ func (l *lab) expect(t *testing.T, expectations []flow.Flow) {
 	}
 }
 
+// unexpect ends expectations.
+func (l *lab) unexpect(t *testing.T, expectations []flow.Flow) {
+	t.Helper()
+	for i := range expectations {
+		if err := l.writer.DeleteExpectation(&expectations[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.writer.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if c := l.writer.Counts(true); c.Expectations.Deleted != uint64(len(expectations)) {
+		t.Fatalf("%d expectations to delete: %+v", len(expectations), c)
+	}
+}
+
 // expects is what the receiver knows of its peer's expectations.
 func (r *receiver) expects() ([]expected, error) {
 	if r.node != nil {
@@ -326,49 +342,25 @@ func TestEveryAttributeEveryWay(t *testing.T) {
 	for name, tracking := range map[string]bool{"liberal": false, "window tracking": true} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, tracking)
-			l.traffic(t)
-			made := injected()
-			l.put(t, made)
-			announced := l.sessions(t)
-			masters, expectations := injectedExpectations()
-			l.put(t, masters)
-			l.expect(t, expectations)
-			l.reread(t)
-			t.Run("created", l.agree)
-			everyKind(t, l.FW1.MustTable(t))
-			everySort(t, l.FW1.MustTable(t))
-			changed, gone := changes(made)
-			l.put(t, changed)
-			t.Run("updated", l.agree)
-			l.end(t, gone)
-			t.Run("destroyed", l.agree)
-			t.Run("bulk", func(t *testing.T) {
+			step := func(name string, f func(t *testing.T)) {
+				if !t.Run(name, f) {
+					t.FailNow() // what follows would wait for the same in vain
+				}
+			}
+			announced := l.live(t, step)
+			step("bulk", func(t *testing.T) {
 				l.tell(t)
 				l.agree(t)
 			})
-			t.Run("request", func(t *testing.T) {
+			step("request", func(t *testing.T) {
 				l.forget(t)
 				must[string](t)(l.receivers[1].node.Sluice("request-resync"))
 				l.receivers[2].daemon.MustCtl(t, "-n")
 				l.agree(t)
 			})
-			t.Run("labels cleared", l.clear)
-			t.Run("commit", l.commit)
-			t.Run("takeover", func(t *testing.T) {
-				l.tell(t)
-				l.agree(t)
-				r := l.receivers[0]
-				if !tracking {
-					r = l.receivers[1]
-				}
-				l.commitOf(t, r)
-				if err := l.MoveTo(l.FW2); err != nil {
-					t.Fatal(err)
-				}
-				for _, a := range announced {
-					a.open(t)
-				}
-			})
+			step("labels cleared", l.clear)
+			step("commit", l.commit)
+			step("takeover", func(t *testing.T) { l.takeover(t, announced) })
 			for _, r := range l.receivers {
 				if r.daemon != nil {
 					undisturbed(t, r.daemon)
@@ -378,6 +370,46 @@ func TestEveryAttributeEveryWay(t *testing.T) {
 			}
 			unharmed(t, l.sluice) // conntrackd here hears two nodes, and mixes up their numbers
 		})
+	}
+}
+
+// live makes all flows and expectations, changes them and ends some.
+func (l *lab) live(t *testing.T, step func(string, func(*testing.T))) (announced []announcement) {
+	l.traffic(t)
+	announced = l.sessions(t)
+	flows := injected()
+	l.put(t, flows)
+	masters, expectations := injectedExpectations()
+	l.put(t, masters)
+	l.expect(t, expectations)
+	l.reread(t)
+	step("created", l.agree)
+	everyKind(t, l.FW1.MustTable(t))
+	everySort(t, l.FW1.MustTable(t))
+	changed, gone := changes(flows)
+	l.put(t, changed)
+	step("updated", l.agree)
+	l.end(t, gone)
+	l.unexpect(t, expectations[:1])
+	step("destroyed", l.agree)
+	return announced
+}
+
+// takeover moves the addresses to firewall 2, where a sluice has committed what
+// it knows. The client then makes the connections that it had announced before.
+func (l *lab) takeover(t *testing.T, announced []announcement) {
+	l.tell(t)
+	l.agree(t)
+	told := l.receivers[1] // by conntrackd
+	if l.tracking {
+		told = l.receivers[0]
+	}
+	l.commitOf(t, told)
+	if err := l.MoveTo(l.FW2); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range announced {
+		a.open(t)
 	}
 }
 
