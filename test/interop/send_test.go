@@ -138,7 +138,8 @@ func TestExtensionsMeanNothingToConntrackd(t *testing.T) {
 	s := newSite(t)
 	d := s.conntrackd(t, s.FW2, testbed.ConntrackdConfig{})
 	wire := listen(t, s.FW2)
-	n := s.sluice(t, s.FW1, nil)
+	// Room for all events, also if nobody reads them for a while.
+	n := s.sluice(t, s.FW1, map[string]string{"netlink": "buffer_size = \"16MiB\"\n    buffer_size_max = \"16MiB\""})
 	const flows = 3000
 	for _, shape := range []testbed.Synthetic{
 		{Mark: mark, SNAT: testbed.OutsideVIP.V4.Addr()}, {IPv6: true, UDP: true, Zone: zone},
