@@ -56,7 +56,7 @@ func (c *Client) do(ctx context.Context, o Options) error {
 	case 'c':
 		return c.act(ctx, c.setup.ExternalCache, control.Request{Command: "commit"})
 	case 'R':
-		return c.act(ctx, true, control.Request{Command: "resync"})
+		return c.control.Do(ctx, control.Request{Command: "resync"}, nil)
 	case 'B':
 		return c.act(ctx, true, control.Request{Command: "bulk"})
 	case 'n':
@@ -79,6 +79,10 @@ func (c *Client) act(ctx context.Context, concerns bool, r control.Request) erro
 
 func (c *Client) flush(ctx context.Context, which string) error {
 	r := control.Request{Command: "flush"}
+	if !c.setup.Sync && which != "external" {
+		r.Targets = []string{statsPipeline}
+		return c.control.Do(ctx, r, nil)
+	}
 	if c.setup.InternalCache && which != "external" {
 		r.Targets = append(r.Targets, localPipeline)
 	}
@@ -117,14 +121,10 @@ func (c *Client) statistics(ctx context.Context, which string) error {
 		return err
 	}
 	n := node{Status: status, setup: c.setup}
-	switch {
-	case !c.setup.Sync:
-		err = c.inRunnersNetwork(ctx, n.countTracked)
-	case which == "link":
-		err = c.inRunnersNetwork(ctx, n.readLinks)
-	}
-	if err != nil {
-		return err
+	if which == "link" {
+		if err := c.inRunnersNetwork(ctx, n.readLinks); err != nil {
+			return err
+		}
 	}
 	_, err = c.out.Write(n.appendStatistics(nil, which, time.Now()))
 	return err
@@ -132,7 +132,10 @@ func (c *Client) statistics(ctx context.Context, which string) error {
 
 // internal dumps what this node's kernel tracks.
 func (c *Client) internal(ctx context.Context, o Options) error {
-	if c.setup.Sync && c.setup.InternalCache {
+	switch {
+	case !c.setup.Sync:
+		return c.dump(ctx, statsPipeline, o, false)
+	case c.setup.InternalCache:
 		return c.dump(ctx, localPipeline, o, false)
 	}
 	return c.dumpKernel(ctx, o)

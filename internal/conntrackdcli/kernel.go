@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
-	"strings"
 
 	"github.com/mdlayher/netlink"
 	"github.com/ti-mo/conntrack"
@@ -118,16 +116,6 @@ func (c *Client) writeKernelFlow(e *flow.Event, asXML bool) error {
 		line = (&Entry{View: e.Flow.View()}).AppendXML(nil, false)
 	}
 	_, err := c.out.Write(line)
-	return err
-}
-
-// countTracked reads how many flows the kernel tracks.
-func (n *node) countTracked() error {
-	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
-	if err != nil {
-		return err
-	}
-	n.tracked, err = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
 	return err
 }
 

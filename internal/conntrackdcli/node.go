@@ -33,9 +33,8 @@ type Link struct {
 // A node is the state of a runner, as statistics are made from it.
 type node struct {
 	*control.Status
-	setup   Setup
-	tracked uint64   // flows in the kernel's table; only of a statistics collector
-	states  []string // of the links' interfaces; only for -s link
+	setup  Setup
+	states []string // of the links' interfaces; only for -s link
 }
 
 // stages returns the stages of a pipeline that are of a kind.

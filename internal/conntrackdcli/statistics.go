@@ -86,22 +86,11 @@ func countsOf(stages []control.StageStatus, expectations bool) counts {
 	}
 }
 
-// collected is what conntrackd's cache of the statistics collector would have:
-// Sluice has none there, since a log must not miss short flows. The kernel's
-// table is in its place.
-func (n node) collected() counts {
-	sources := n.stages(statsPipeline, "source")
-	return counts{
-		active: n.tracked, created: sum(sources, "events_new"), updated: sum(sources, "events_update"),
-		destroyed: sum(sources, "events_destroy"),
-	}
-}
-
 // appendSummaries appends a block a cache, or of what takes its place.
 func (n node) appendSummaries(p []byte, expectations bool) []byte {
 	switch {
 	case !n.setup.Sync:
-		return appendSummary(p, "cache stats", n.collected())
+		return appendSummary(p, "cache stats", countsOf(n.stages(statsPipeline, "cache"), expectations))
 	case n.setup.InternalCache:
 		p = appendSummary(p, "cache internal", countsOf(n.stages(localPipeline, "cache"), expectations))
 	default:
@@ -145,7 +134,7 @@ func (n node) appendInject(p []byte, expectations bool) []byte {
 func (n node) appendCaches(p []byte) []byte {
 	switch {
 	case !n.setup.Sync:
-		return appendCache(p, "stats", n.collected())
+		return appendCache(p, "stats", countsOf(n.stages(statsPipeline, "cache"), false))
 	case n.setup.InternalCache:
 		p = appendCache(p, "internal", countsOf(n.stages(localPipeline, "cache"), false))
 	default:

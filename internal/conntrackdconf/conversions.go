@@ -225,13 +225,15 @@ func (c *converter) limit(n *Node) {
 	if v < 1 || v > maxLimit {
 		c.fail(n, "Number out of range", "Sluice takes 1 to %d flows here. Correct the number, or remove the line.", maxLimit)
 	}
-	if !c.synchronizes {
-		unneeded("stats", "there is no cache", "Nothing is to be done.")(c, n)
-		return
-	}
 	addresses := []string{"local.cache.limit", "peers.cache.limit"}
 	if c.noInternalCache {
 		addresses = addresses[1:]
+	}
+	if c.collects {
+		addresses = append(addresses, "stats.cache.limit")
+	}
+	if !c.synchronizes {
+		addresses = []string{"stats.cache.limit"}
 	}
 	c.all(n, cty.NumberUIntVal(v), addresses)
 }

@@ -103,7 +103,7 @@ var table = []row{
 	{at("General/Filter/Address"), newSyntax("IPv6_address IPV6|IPV6/BITS"), "an element of the list", "", nil},
 	{at(filterSets), newSyntax("State Accept|Ignore { STATE... for TCP }"), "`state` of local.filter.state", "A filter of its own below the cache, where it sees whole flows.", (*converter).states},
 
-	{at(""), newSyntax("Stats { }"), "pipeline stats", "A pipeline without a cache, since a log must not miss short flows. It has the source and the filters of General, but for State: only ends are logged.", (*converter).stats},
+	{at(""), newSyntax("Stats { }"), "pipeline stats", "It has the source, the filters and the limit of General, but for State: only ends are logged.", (*converter).stats},
 	{at("Stats"), newSyntax("LogFile on|off|yes|no|PATH"), "`path` of stats.sink.file", "`on` is /var/log/conntrackd-stats.log. The time stands in front in another form.", (*converter).statsFile},
 	{at("Stats"), newSyntax("Syslog on|off|yes|no|FACILITY"), "`syslog` of stats.sink.syslog", "`on` is `\"daemon\"`.", (*converter).statsSyslog},
 	{at("Stats"), newSyntax("NetlinkEventsReliable on|off|yes|no"), "`reliable` of stats.source.netlink", "", toggle("stats.source.reliable")},

@@ -52,6 +52,7 @@ var layout = []part{
 	block("stats", "pipeline stats",
 		block("source", "source netlink", attributes(sourceAttributes)...),
 		block("filter", "filter basic", set("protocol"), set("address")),
+		block("cache", "cache memory", attributes("limit")...),
 		block("file", "sink log", attributes("name path")...),
 		block("syslog", "sink log", attributes("name syslog")...)),
 	{id: "end"},

@@ -41,7 +41,7 @@ func (c *converter) statsSyslog(n *Node) {
 // and filters. It takes that over from the pipeline "local", or, if there is a
 // Sync, has the same without its comments.
 func (c *converter) finishStats() {
-	c.want("stats.source")
+	c.want("stats.source", "stats.cache")
 	for _, s := range []string{"file", "syslog"} {
 		if c.slot("stats." + s + "." + map[string]string{"file": "path", "syslog": "syslog"}[s]).has() {
 			c.also("stats."+s+".name", cty.StringVal(s))
@@ -72,7 +72,7 @@ func (c *converter) finishStats() {
 func statsAddress(address string) (to string, shared bool) {
 	rest, ok := strings.CutPrefix(address, "local.")
 	part, _, _ := strings.Cut(rest, ".")
-	return "stats." + rest, ok && (part == "source" || part == "filter") && rest != "source.expectations"
+	return "stats." + rest, ok && (part == "source" || part == "filter" || part == "cache") && rest != "source.expectations"
 }
 
 // plain returns the elements without their comments.
