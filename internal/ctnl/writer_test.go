@@ -120,7 +120,11 @@ func TestCommitUpdatesWhatIsThere(t *testing.T) {
 	f.Mark, f.Present = 5, f.Present|flow.HasMark
 	commitAll(t, strict, f)
 	before := mustFind(t, n, f)
-	f.Tail = f.Tail.Append(flow.AttrLabels, make([]byte, 16)) // ENOSPC, after all else
+	cleared := with(f, func(f *flow.Flow) { f.Tail = f.Tail.Append(flow.AttrLabels, labels()) })
+	if c := commitAll(t, strict, cleared); c.Updated != 1 || c.WithoutLabels != 0 { // there are none to clear
+		t.Fatalf("cleared labels: %+v", c)
+	}
+	f.Tail = f.Tail.Append(flow.AttrLabels, labels(1)) // ENOSPC, after all else
 	f.Status, f.State, f.Mark, f.Timeout = flow.Confirmed, 7, 0, 50
 	c := commitAll(t, w, f)
 	after := mustFind(t, n, f)
