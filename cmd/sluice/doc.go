@@ -11,5 +11,8 @@
 // as `sluice plugin-exec KIND-TYPE`, for each stage. plugins.go lists them; a
 // new one is a line there.
 //
+// Called by the name conntrackd it is `sluice conntrackd`: conntrackd.go and
+// conntrackdserve.go.
+//
 // Exit status: 0 done, 1 failed, 2 not understood.
 package main

@@ -13,6 +13,9 @@
 //   - restart: either side is killed and comes back.
 //   - lab: everything that a flow or an expectation can have, between all four
 //     pairs of sender and receiver at once; faults lists what conntrackd loses.
+//   - dropin: sluice called as conntrackd, beside conntrackd on the same kernel:
+//     what they print, answer and do.
+//   - notify: keepalived's script drives it, and conntrackd, to and fro.
 //   - hostile: bytes that no node sends reach a sluice that works.
 //
 // What one firewall has and the other can't is left out of comparisons:
