@@ -113,14 +113,15 @@ func AppendCreate(p []byte, f *flow.Flow, liberal bool, omit Omit, seq uint32) [
 // AppendUpdate appends a request that changes the entry of f's original tuple
 // to f's timeout (if present), status, protocol state, mark and labels. add are
 // the bits that the entry's status has: the kernel refuses to clear them, EXPECTED
-// too, which it sets by itself where there is a master.
+// too, which it sets by itself where there is a master, and to change the timeout
+// where there is FIXED_TIMEOUT.
 //
 // A refused update is not undone: the attributes take effect one after another
 // (helper, timeout, status, protocol, mark, sequence adjustment, labels) until
 // one fails. NAT, helper and master can't change and are never sent.
 func AppendUpdate(p []byte, f *flow.Flow, add flow.Status, liberal bool, omit Omit, seq uint32) []byte {
 	p, at := beginOf(p, typeNew, f, seq)
-	if f.Has(flow.HasTimeout) {
+	if f.Has(flow.HasTimeout) && add&flow.FixedTimeout == 0 {
 		p = appendU32(p, ctaTimeout, max(f.Timeout, 1))
 	}
 	p = appendU32(p, ctaStatus, settable(f)|uint32(add&^flow.Dying))

@@ -136,6 +136,21 @@ func TestCommitUpdatesWhatIsThere(t *testing.T) {
 	}
 }
 
+// The kernel does not change the timeout of a flow for which it is fixed; all
+// else changes.
+func TestCommitLeavesFixedTimeouts(t *testing.T) {
+	n := testbed.MustNamespace(t, "fw")
+	w := mustWriter(t, n, WriterConfig{})
+	f := tcp("10.0.0.1:1", "10.0.0.2:80")
+	f.Status, f.Timeout = f.Status|flow.FixedTimeout, 500
+	commitAll(t, w, f)
+	f.State, f.Timeout = 7, 50
+	c := commitAll(t, w, f)
+	if after := mustFind(t, n, f); c.Updated != 1 || c.Failed() > 0 || after.State != 7 || after.Timeout <= 50 {
+		t.Fatalf("%+v: %s", c, format(&after, 0))
+	}
+}
+
 // Each way in which another entry can stand in the way of one.
 func TestCommitMakesRoom(t *testing.T) {
 	nat := "192.0.2.1:500"
