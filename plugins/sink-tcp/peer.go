@@ -39,7 +39,7 @@ type peer struct {
 	behind bool     // it did not take what it was sent
 
 	mu   sync.Mutex
-	conn *net.TCPConn // nil: there is none
+	conn net.Conn // nil: there is none
 }
 
 func connectTo(to netip.AddrPort, from netip.Addr, i synclink.Interface, o *outlet) *peer {
@@ -64,7 +64,7 @@ func zoned(a netip.Addr, i *synclink.Interface) netip.Addr {
 func (p *peer) run(ctx context.Context) {
 	defer close(p.ended)
 	for ctx.Err() == nil {
-		var conn *net.TCPConn
+		var conn net.Conn
 		err := p.outlet.inside(func() (err error) {
 			conn, err = p.dial(ctx)
 			return err
@@ -84,7 +84,7 @@ func (p *peer) run(ctx context.Context) {
 	}
 }
 
-func (p *peer) set(conn *net.TCPConn) {
+func (p *peer) set(conn net.Conn) {
 	p.mu.Lock()
 	p.conn = conn
 	p.mu.Unlock()
@@ -92,7 +92,7 @@ func (p *peer) set(conn *net.TCPConn) {
 }
 
 // connection returns the connection that there is, or nil.
-func (p *peer) connection() *net.TCPConn {
+func (p *peer) connection() net.Conn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.conn
@@ -105,7 +105,7 @@ func (p *peer) close() {
 }
 
 // dial connects from the node's address over the interface alone.
-func (p *peer) dial(ctx context.Context) (*net.TCPConn, error) {
+func (p *peer) dial(ctx context.Context) (net.Conn, error) {
 	dialer := net.Dialer{
 		Timeout: dialFor, KeepAlive: -1, // a sign of life goes out every second
 		LocalAddr: net.TCPAddrFromAddrPort(p.from),
@@ -114,11 +114,7 @@ func (p *peer) dial(ctx context.Context) (*net.TCPConn, error) {
 			return errors.Join(controlErr, err)
 		},
 	}
-	conn, err := dialer.DialContext(ctx, synclink.FamilyOf(p.to.Addr()).Network("tcp"), p.to.String())
-	if err != nil {
-		return nil, err
-	}
-	return conn.(*net.TCPConn), nil
+	return dialer.DialContext(ctx, synclink.FamilyOf(p.to.Addr()).Network("tcp"), p.to.String())
 }
 
 func (p *peer) options(fd int) error {
@@ -174,7 +170,7 @@ func (p *peer) ready(t synclink.Tally) net.Conn {
 		p.used = nil
 		return nil
 	}
-	if net.Conn(conn) != p.used {
+	if conn != p.used {
 		p.used, p.rest, p.behind, p.missed = conn, p.rest[:0], false, false
 		t.Restored(p.to.String())
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"net/netip"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -78,7 +79,7 @@ func (o *outlet) Room(*synclink.Interface) int { return room }
 // Buffer is that of a connection, once there is one.
 func (o *outlet) Buffer() int {
 	for _, p := range o.peers {
-		if c := p.connection(); c != nil {
+		if c, ok := p.connection().(syscall.Conn); ok {
 			size, _ := synclink.Getsockopt(c, unix.SOL_SOCKET, unix.SO_SNDBUF)
 			return size
 		}
