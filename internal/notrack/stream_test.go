@@ -98,6 +98,15 @@ func TestStreamOfConntrackd(t *testing.T) {
 	}
 }
 
+// A message that is not marked may come before one that is.
+func TestStreamOfBoth(t *testing.T) {
+	framed := append(appendFrame(nil, 24), slices.Concat(AppendAlive(nil), AppendResync(nil, Resync{}))...)
+	got, err := datagramsOf(t, slices.Concat(AppendAlive(nil), framed, AppendAlive(nil)), 1000)
+	if err != nil || len(got) != 3 || !bytes.Equal(got[1], framed) {
+		t.Errorf("%x, %v", got, err)
+	}
+}
+
 func TestStreamRefuses(t *testing.T) {
 	for name, p := range map[string][]byte{
 		"length 0":            {0x10, 0, 0, 0, 0, 0, 0, 1},
