@@ -77,6 +77,7 @@ type Status struct {
 	Started   time.Time        `json:"started"`
 	Role      string           `json:"role"` // the last one given: primary, backup, fault, or ""
 	Purge     *time.Time       `json:"purge,omitempty"`
+	Scheduler string           `json:"scheduler,omitempty"` // of the runner and its stages, as in "rr 50" or "nice -5"
 	Pipelines []PipelineStatus `json:"pipelines"`
 	Signals   []SignalStatus   `json:"signals"`
 	Replays   []ReplayStatus   `json:"replays"` // the last of each stage

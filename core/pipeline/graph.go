@@ -37,6 +37,15 @@ type Runner struct {
 	LockFile   string   `hcl:"lock_file,optional" doc:"The file whose lock keeps a second runner of this configuration from starting."`
 	Control    Control  `hcl:"control,block" doc:"The administrator's socket."`
 	Log        Log      `hcl:"log,block" doc:"Where the log goes, and how."`
+
+	Scheduler *Scheduler `hcl:"scheduler,block" doc:"How the kernel schedules the runner and its stages. Without it, as whoever starts the runner. Needs CAP_SYS_NICE; without that the log has a warning, and the node runs on as it is."`
+}
+
+// Scheduler is how the kernel schedules the runner and its stages; see sched(7).
+type Scheduler struct {
+	Type     string `hcl:"type" doc:"rr or fifo: before all processes that are not real-time, so that a busy machine delays no flow; or other, as usual."`
+	Priority int    `hcl:"priority,optional" doc:"Of rr and fifo, from 1 to 99, which wins. 1 is enough to come before ordinary processes."`
+	Nice     int    `hcl:"nice,optional" doc:"Of other, from -20, which gets most, to 19."`
 }
 
 // Control is the administrator's socket.

@@ -81,6 +81,7 @@ func (l *loader) loadRunner(blocks hcl.Blocks) Runner {
 
 var (
 	logLevels  = []string{"debug", "info", "warn", "error"}
+	schedulers = []string{"other", "rr", "fifo"}
 	logFormats = []string{"text", "json"}
 	facilities = []string{"", "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron",
 		"authpriv", "ftp", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"}
@@ -107,10 +108,30 @@ func (r *Runner) Validate() (d plugin.Diagnostics) {
 	if r.Control.Backlog < 1 {
 		d.Add(plugin.Path("control", "backlog"), "Number out of range", "The backlog must be at least 1.")
 	}
+	if r.Scheduler != nil {
+		r.Scheduler.validate(&d)
+	}
 	oneOf(&d, plugin.Path("log", "level"), "log level", r.Log.Level, logLevels)
 	oneOf(&d, plugin.Path("log", "format"), "log format", r.Log.Format, logFormats)
 	oneOf(&d, plugin.Path("log", "syslog"), "syslog facility", r.Log.Syslog, facilities)
 	return d
+}
+
+func (s *Scheduler) validate(d *plugin.Diagnostics) {
+	priority, nice := plugin.Path("scheduler", "priority"), plugin.Path("scheduler", "nice")
+	realTime := s.Type == "rr" || s.Type == "fifo"
+	switch {
+	case !slices.Contains(schedulers, s.Type):
+		oneOf(d, plugin.Path("scheduler", "type"), "type of scheduler", s.Type, schedulers)
+	case realTime && (s.Priority < 1 || s.Priority > 99):
+		d.Add(priority, "Priority out of range", "Write a priority from 1 to 99 beside type = %q.", s.Type)
+	case realTime && s.Nice != 0:
+		d.Add(nice, "Nice without effect", "Only type = \"other\" has it; %s has a priority.", s.Type)
+	case !realTime && s.Priority != 0:
+		d.Add(priority, "Priority without effect", "Only rr and fifo have a priority; other has nice.")
+	case s.Nice < -20 || s.Nice > 19:
+		d.Add(nice, "Number out of range", "Nice is a number from -20 to 19.")
+	}
 }
 
 func oneOf(d *plugin.Diagnostics, path []any, what, given string, known []string) {

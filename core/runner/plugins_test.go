@@ -47,6 +47,10 @@ func TestMain(m *testing.M) {
 		runUntilKilled()
 		os.Exit(1)
 	}
+	if len(os.Args) > 1 && os.Args[1] == "run-scheduled" {
+		runScheduled()
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 

@@ -173,6 +173,7 @@ func (r *Runner) Run(ctx context.Context, ready func()) error {
 		case <-ctx.Done():
 		}
 	}()
+	r.setScheduler()
 	if err := r.start(ctx); err != nil {
 		r.killAll()
 		if ctx.Err() != nil {

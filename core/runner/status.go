@@ -44,7 +44,7 @@ func (r *Runner) Status(context.Context) (*control.Status, error) {
 	r.refresh()
 	status := &control.Status{
 		Node: r.options.Config.Runner.Name, Version: r.options.Version, PID: os.Getpid(), Started: r.started,
-		Role: r.role.get(), Purge: r.purges.next(), Signals: r.signals.list(), Replays: []control.ReplayStatus{},
+		Role: r.role.get(), Purge: r.purges.next(), Scheduler: scheduler(), Signals: r.signals.list(), Replays: []control.ReplayStatus{},
 	}
 	for _, l := range r.pipelines {
 		p := control.PipelineStatus{Name: l.name}

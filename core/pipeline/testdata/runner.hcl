@@ -10,6 +10,9 @@ runner {
     format = "jsno"
     syslog = "local8"
   }
+  scheduler {
+    type = "fofi"
+  }
 }
 pipeline "local" {
   source "netlink" {}

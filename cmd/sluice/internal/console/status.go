@@ -48,6 +48,9 @@ func (s *screen) head(st *control.Status, now time.Time) {
 	if st.Purge != nil {
 		role += ", purge in " + Age(st.Purge.Sub(now))
 	}
+	if st.Scheduler != "" {
+		role += " · " + st.Scheduler
+	}
 	node := cut(st.Node, 40)
 	rest := fmt.Sprintf(" · role %s · up %s · pid %d · sluice %s", role, Age(now.Sub(st.Started)), st.PID, st.Version)
 	s.printf("node %s%s\n", s.paint(node, bold), cut(rest, Width-len("node ")-utf8.RuneCountInString(node)))
