@@ -122,6 +122,20 @@ func (c *converter) commitTimeout(n *Node) {
 	c.set(n, "peers.sink.commit_timeout", duration(c, n))
 }
 
+func (c *converter) scheduler(n *Node) {
+	children("runner.scheduler", "runner.scheduler.end")(c, n)
+	c.standard("runner.scheduler.type", cty.StringVal("rr"), "conntrackd's default")
+	c.standard("runner.scheduler.priority", cty.NumberIntVal(99), "conntrackd's default")
+}
+
+func (c *converter) schedulerType(n *Node) {
+	name := strings.ToLower(n.arg())
+	if name != "rr" && name != "fifo" {
+		c.fail(n, "Unknown scheduler", "There is no real-time scheduler %q. Write RR or FIFO.", n.arg())
+	}
+	c.set(n, "runner.scheduler.type", cty.StringVal(name))
+}
+
 func (c *converter) internalCache(n *Node) {
 	why := ""
 	if c.noInternalCache {

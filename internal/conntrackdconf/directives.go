@@ -92,9 +92,9 @@ var table = []row{
 	{at(general), newSyntax("NetlinkEventsReliable on|off|yes|no"), "`reliable` of local.source.netlink", "Without it `false` is written, conntrackd's default.", toggle("local.source.reliable")},
 	{at(general), newSyntax("PollSecs SECONDS"), "`poll` of local.source.netlink", "Sluice reads the table beside the events; conntrackd reads it instead of them.", (*converter).poll},
 	{at(general), newSyntax("EventIterationLimit NUMBER"), "", "Not needed: every stage is a process of its own.", unneeded("local.source.end", "every stage is a process of its own", "Nothing is to be done: events never keep another stage waiting.")},
-	{at(general), newSyntax("Scheduler { }"), "", "No counterpart. A systemd unit has `CPUSchedulingPolicy=` and `CPUSchedulingPriority=`; without it conntrackd takes RR, 99.", missing("runner.end", "the scheduler is the service manager's", "If the processors are busy, write CPUSchedulingPolicy=rr and CPUSchedulingPriority= into the systemd unit.")},
-	{at("General/Scheduler"), newSyntax("Type NAME"), "", "As Scheduler.", nil},
-	{at("General/Scheduler"), newSyntax("Priority NUMBER"), "", "As Scheduler.", nil},
+	{at(general), newSyntax("Scheduler { }"), "`scheduler` of runner", "Without it conntrackd takes RR, 99; Sluice is scheduled as whoever starts it.", (*converter).scheduler},
+	{at("General/Scheduler"), newSyntax("Type NAME"), "`scheduler { type }` of runner", "Without it `\"rr\"` is written, conntrackd's default.", (*converter).schedulerType},
+	{at("General/Scheduler"), newSyntax("Priority NUMBER"), "`scheduler { priority }` of runner", "Without it 99 is written, conntrackd's default.", ranged(1, 99, "runner.scheduler.priority")},
 
 	{at(general), newSyntax("Filter [From Userspace|Kernelspace] { }"), "local.filter.basic", "Above the cache. `Kernelspace` is `kernel_filter = true` in local.source.netlink; what passes is the same.", (*converter).filter},
 	{at(filterSets), newSyntax("Protocol Accept|Ignore { PROTOCOL... }"), "`protocol` of local.filter.basic", "", (*converter).protocols},

@@ -38,6 +38,7 @@ func set(name string) part { return block(name, name, attributes("accept ignore"
 var layout = []part{
 	block("runner", "runner", append(attributes("lock_file"),
 		block("control", "control", attributes("path backlog")...),
+		block("scheduler", "scheduler", attributes("type priority")...),
 		block("log", "log", attributes("file syslog")...))...),
 	block("local", "pipeline local",
 		block("source", "source netlink", attributes(sourceAttributes)...),
