@@ -160,7 +160,7 @@ func (a *app) rootArgs(root *cobra.Command, args []string) error {
 	}
 	text := fmt.Sprintf("there is no command %q", args[0])
 	root.SuggestionsMinimumDistance = 2
-	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+	if near := slices.Sorted(slices.Values(root.SuggestionsFor(args[0]))); len(near) > 0 {
 		text += ": did you mean " + strings.Join(near, " or ") + "?"
 	}
 	return usageError(text)
