@@ -3,6 +3,7 @@ package conntrackdconf
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,9 +49,12 @@ func text(addresses ...string) conversion {
 }
 
 func (c *converter) all(n *Node, value cty.Value, addresses []string) {
-	c.set(n, addresses[0], value)
+	if c.repeats(n) {
+		return
+	}
+	c.set(n, c.here(n, addresses[0]), value)
 	for _, a := range addresses[1:] {
-		c.also(a, value)
+		c.also(c.here(n, a), value)
 	}
 }
 
@@ -152,14 +156,27 @@ func (c *converter) externalCache(n *Node) {
 	c.keep(n, "peers.cache", why)
 }
 
-// link converts the link that is used and keeps the others as comments.
+// link converts a link. What conntrackd refuses is refused: links of several
+// kinds, and too many of them.
 func (c *converter) link(n *Node) {
-	if n != c.active {
-		missing("local.end", "there is one link a group",
-			"For a second one bond two interfaces (mode active-backup), and write the bond's name.")(c, n)
+	i := slices.Index(c.links, n)
+	switch {
+	case i < 0:
+		c.fail(n, "Links of several kinds", "%s does not go together with %s. Choose one kind.", n.Name.Text, c.active.Name.Text)
+		return
+	case i >= maxLinks:
+		c.fail(n, "Too many links", "There can be %d. Remove one.", maxLinks)
 		return
 	}
-	children("local.sink", "local.sink.end")(c, n)
+	above, end := "local.sink", "local.sink.end"
+	if len(c.links) > 1 {
+		above, end = "local.sink."+linkID(i), "local.sink."+linkID(i)+".end"
+		if n == c.active {
+			c.also("local.sink."+linkID(i)+".default", cty.True)
+			c.also("peers.source."+linkID(i)+".default", cty.True)
+		}
+	}
+	children(above, end)(c, n)
 	if n.find("Interface") == nil {
 		c.fail(n, "No interface", "Sluice must know the link's interface. Add `Interface NAME` to this section.")
 	}
@@ -169,13 +186,22 @@ func (c *converter) link(n *Node) {
 		}
 		return
 	}
-	group := "225.0.0.50"
-	if n.find("IPv6_address", "IPv6_Destination_Address") != nil {
-		group = "ff15::50"
+	c.unicast(n)
+}
+
+// unicast checks a link to one peer.
+func (c *converter) unicast(n *Node) {
+	kind := strings.ToLower(n.Name.Text)
+	c.slot("local.sink").header = []string{"sink", kind}
+	c.slot("peers.source").header = []string{"source", kind}
+	peer := n.find("IPv4_Destination_Address", "IPv6_Destination_Address")
+	if peer == nil {
+		c.fail(n, "No peer", "The section does not say where the other node is. Add `IPv4_Destination_Address ADDRESS`.")
+		return
 	}
-	c.standard("local.sink.group", cty.StringVal(group), n.Name.Text+" in conntrackd.conf, which has no counterpart")
-	c.also("peers.source.group", cty.StringVal(group))
-	c.miss(n, "links are multicast", "The group "+group+" on the same interface is written instead. Change all nodes together; if they are not on one link, a tunnel makes them so.")
+	if own := n.find("IPv4_address", "IPv6_address"); own != nil && own.Name.Text[:4] != peer.Name.Text[:4] {
+		c.fail(own, "Wrong address family", "%s can't send to %s: both must be IPv4, or both IPv6.", own.arg(), peer.arg())
+	}
 }
 
 func (c *converter) group(n *Node) {
@@ -183,7 +209,7 @@ func (c *converter) group(n *Node) {
 	if !a.IsMulticast() {
 		c.fail(n, "No multicast group", "%v is no multicast address: write one as 225.0.0.50 or ff15::50.", a)
 	}
-	if sender := c.active.find("IPv4_interface"); sender != nil && !a.Is4() {
+	if sender := c.linkOf(n).find("IPv4_interface"); sender != nil && !a.Is4() {
 		c.fail(sender, "Wrong address family", "An IPv4 address can't send to the group %v. Remove the line.", a)
 	}
 	c.all(n, cty.StringVal(n.arg()), []string{"local.sink.group", "peers.source.group"})
@@ -196,16 +222,32 @@ func (c *converter) device(n *Node) {
 	c.all(n, cty.StringVal(n.arg()), []string{"local.sink.interface", "peers.source.interface"})
 }
 
+// linkOf returns the link that a directive stands in.
+func (c *converter) linkOf(n *Node) *Node {
+	for _, link := range c.links {
+		if slices.Contains(link.Body, n) {
+			return link
+		}
+	}
+	return c.active
+}
+
 func (c *converter) destination(n *Node) {
-	a, _ := netip.ParseAddr(n.arg())
-	if a.IsLinkLocalUnicast() {
-		unneeded("peers.source.accept_from", "link-local addresses can't be told apart by a network", "Whoever is on the link is taken for a peer.")(c, n)
+	address := c.here(n, "local.sink.destination")
+	s := c.slot(address)
+	if old := s.setBy; old != nil {
+		c.fail(n, "Two peers", "A link of conntrackd has one peer; line %d names one already. Remove one.", old.Name.Range.Start.Line)
+	}
+	c.comment(address, n.Before...)
+	s.list, s.setBy, s.after = []element{{value: n.arg()}}, n, trailing(n)
+}
+
+func (c *converter) checksum(n *Node) {
+	if c.active != nil && c.active.Name.Text == "TCP" {
+		unneeded("local.sink.end", "TCP always has checksums", "Nothing is to be done.")(c, n)
 		return
 	}
-	s := c.slot("peers.source.accept_from")
-	c.comment("peers.source.accept_from", n.Before...)
-	s.list = append(s.list, element{value: netip.PrefixFrom(a, a.BitLen()).String()})
-	s.after = trailing(n)
+	toggle("local.sink.checksum")(c, n)
 }
 
 func (c *converter) expectations(n *Node) {

@@ -55,9 +55,10 @@ type converter struct {
 	lost  int
 
 	// What must be known before anything is converted.
-	synchronizes    bool  // there is a Sync
-	collects        bool  // there is a Stats
-	active          *Node // the link
+	synchronizes    bool    // there is a Sync
+	collects        bool    // there is a Stats
+	active          *Node   // the link that is used first
+	links           []*Node // those that become one: of the same kind as the active one
 	noInternalCache bool
 	noExternalCache bool
 }
@@ -82,6 +83,49 @@ func (c *converter) survey() {
 			}
 		}
 	}
+	for _, s := range c.file.Nodes {
+		for _, n := range s.Body {
+			if isLink(n) && n.Name.Text == c.active.Name.Text {
+				c.links = append(c.links, n)
+			}
+		}
+	}
+}
+
+// here returns the address in the layout of what a directive of a link becomes:
+// in the stage's block, or in the link's own where there are several.
+func (c *converter) here(n *Node, address string) string {
+	stage, attribute := address[:strings.LastIndexByte(address, '.')], address[strings.LastIndexByte(address, '.')+1:]
+	if len(c.links) < 2 || stage != "local.sink" && stage != "peers.source" || strings.HasSuffix(attribute, "_buffer") || attribute == "checksum" {
+		return address
+	}
+	for i, link := range c.links {
+		if slices.Contains(link.Body, n) || link == n {
+			return stage + "." + linkID(i) + "." + attribute
+		}
+	}
+	return address
+}
+
+// repeats says whether a directive of a link says for the second time what is the
+// same for all links, and notes it if it says another thing than the active one's.
+func (c *converter) repeats(n *Node) bool {
+	common := strings.HasSuffix(n.Name.Text, "SocketBuffer") || n.Name.Text == "Checksum"
+	if len(c.links) < 2 || !common || slices.Contains(c.active.Body, n) {
+		return false
+	}
+	for _, link := range c.links {
+		if slices.Contains(link.Body, n) {
+			first := c.active.find(n.Name.Text)
+			if first == nil || first.arg() != n.arg() {
+				address := "local.sink.end"
+				c.keep(n, address, "no counterpart: it is the same for all links")
+				c.miss(n, "it is the same for all links", "The link that is used first says it. Correct it there if it is to be another.")
+			}
+			return true
+		}
+	}
+	return false
 }
 
 func isLink(n *Node) bool {

@@ -2,6 +2,7 @@ package conntrackdconf
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -34,6 +35,19 @@ func attributes(names string) (parts []part) {
 
 func set(name string) part { return block(name, name, attributes("accept ignore")...) }
 
+// maxLinks is conntrackd's: more of them it refuses.
+const maxLinks = 4
+
+// links are the blocks of redundant links.
+func links(names string) (parts []part) {
+	for i := range maxLinks {
+		parts = append(parts, block(linkID(i), "link", attributes(names+" default")...))
+	}
+	return parts
+}
+
+func linkID(i int) string { return "link" + strconv.Itoa(i) }
+
 // layout is the shape of the result: what has no value is left out.
 var layout = []part{
 	block("runner", "runner", append(attributes("lock_file"),
@@ -45,9 +59,11 @@ var layout = []part{
 		block("filter", "filter basic", set("protocol"), set("address")),
 		block("cache", "cache memory", attributes("limit")...),
 		block("state", "filter basic", append(attributes("name"), set("state"))...),
-		block("sink", "sink multicast", attributes("group port interface address send_buffer checksum window_scale")...)),
+		block("sink", "sink multicast", append(attributes("group destination port interface address send_buffer checksum window_scale"),
+			links("group destination port interface address")...)...)),
 	block("peers", "pipeline peers",
-		block("source", "source multicast", attributes("group port interface receive_buffer accept_from coalesce request_resync")...),
+		block("source", "source multicast", append(attributes("group address port interface receive_buffer coalesce request_resync"),
+			links("group address port interface")...)...),
 		block("cache", "cache memory", attributes("limit hold")...),
 		block("sink", "sink kernel", attributes("scope commit_timeout purge_timeout tcp_window_tracking")...)),
 	block("stats", "pipeline stats",
@@ -69,6 +85,7 @@ type slot struct {
 	tail   []Comment // below the elements
 	after  string    // the comment behind it
 	wanted bool      // of a block: write it even if it is empty
+	header []string  // of a block: instead of the layout's
 	setBy  *Node     // nil if no directive said it
 }
 
@@ -101,6 +118,9 @@ func print(header []Comment, slots map[string]*slot) []byte {
 
 func (p printer) part(t part, address string) {
 	s := p.slot(address)
+	if s.header != nil {
+		t.header = s.header
+	}
 	switch {
 	case t.header == nil:
 		p.attribute(t.id, s)
