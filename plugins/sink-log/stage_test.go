@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,16 +103,18 @@ pipeline "cached" {
 	if _, err := n.Sluice("stop"); err != nil {
 		t.Fatal(err)
 	}
-	checkObjects(t, slices.Concat(read(t, objects+".2"), read(t, objects+".1"), read(t, objects)), each)
-	checkObjects(t, read(t, cached), each)
+	all := checkObjects(t, slices.Concat(read(t, objects+".2"), read(t, objects+".1"), read(t, objects)), each)
+	if below := checkObjects(t, read(t, cached), each); !maps.Equal(all, below) {
+		t.Errorf("below the cache %v, without it %v", below, all)
+	}
 	ends := 0
 	for _, line := range read(t, text) {
 		if strings.Contains(line, " [DESTROY] ") && strings.Count(line, " bytes=") == 2 && strings.Contains(line, " duration=") {
 			ends++
 		}
 	}
-	if ends != 2*each {
-		t.Errorf("%d ends in the text", ends)
+	if ends != all["tcp destroy"]+all["udp destroy"] {
+		t.Errorf("%d ends in the text, %v in the objects", ends, all)
 	}
 }
 
@@ -135,10 +138,11 @@ func rotate(t *testing.T, n *node.Node, path string) {
 	}
 }
 
-// checkObjects wants each flows of TCP and of UDP to begin and to end.
-func checkObjects(t *testing.T, lines []string, each int) {
+// checkObjects wants each flows of TCP to begin and to end, and as many of UDP,
+// but for a few whose port was given to two sockets. It returns how many did.
+func checkObjects(t *testing.T, lines []string, each int) (seen map[string]int) {
 	t.Helper()
-	seen := map[string]int{}
+	seen = map[string]int{}
 	for _, line := range lines {
 		var o object
 		if err := json.Unmarshal([]byte(line), &o); err != nil {
@@ -155,9 +159,8 @@ func checkObjects(t *testing.T, lines []string, each int) {
 			t.Errorf("too few bytes: %s", line)
 		}
 	}
-	for _, what := range []string{"tcp new", "tcp destroy", "udp new", "udp destroy"} {
-		if seen[what] != each {
-			t.Errorf("%d times %s of %d: %v", seen[what], what, each, seen)
-		}
+	if seen["tcp new"] != each || seen["tcp destroy"] != each || seen["udp new"] != seen["udp destroy"] || seen["udp new"] < each-5 {
+		t.Errorf("%v, not %d of each", seen, each)
 	}
+	return seen
 }
