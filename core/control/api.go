@@ -99,6 +99,7 @@ type StageStatus struct {
 	Since       time.Time   `json:"since"` // of the state
 	Restarts    uint64      `json:"restarts"`
 	LastError   string      `json:"last_error,omitempty"`
+	Note        string      `json:"note,omitempty"` // what the stage says of itself, for people
 	EventsIn    uint64      `json:"events_in"`
 	EventsOut   uint64      `json:"events_out"`
 	Lost        uint64      `json:"lost"`        // all its losses, of every generation

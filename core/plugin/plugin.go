@@ -121,6 +121,11 @@ type (
 	// path.
 	Meter interface{ Statistics() []Statistic }
 
+	// A Noter has a few words for people to read beside its state in `sluice
+	// status`, as which of several links it uses; "" is nothing. It is called as
+	// a Meter is.
+	Noter interface{ Note() string }
+
 	// A Listener is a source with a link (see Traits) that tells which peers it
 	// hears, so that the runner knows when those that were asked for their
 	// flows have answered. It is called as a Meter is.

@@ -220,6 +220,9 @@ func (s *server) Statistics(context.Context, *stagepb.Empty) (*stagepb.Statistic
 			})
 		}
 	}
+	if n, ok := st.plugin.(Noter); ok {
+		r.Note = n.Note()
+	}
 	if l, ok := st.plugin.(Listener); ok {
 		for _, p := range l.Peers() {
 			r.Peers = append(r.Peers, &stagepb.Peer{

@@ -78,6 +78,7 @@ func (s *stage) status() control.StageStatus {
 		c.EventsIn += s.statistics.EventsIn
 		c.EventsOut += s.statistics.EventsOut
 		c.Lost += lost(s.statistics)
+		c.Note = printable(s.statistics.Note)
 		for _, one := range s.statistics.Own {
 			c.Statistics = append(c.Statistics, control.Statistic{
 				Name: one.Name, Help: one.Help, Value: one.Value, Peer: one.Peer,

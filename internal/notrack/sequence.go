@@ -94,6 +94,9 @@ func (t *Tracker) Near(seq uint32) bool {
 	return t.started && distance > -repeatWindow && distance < 1<<16
 }
 
+// Behind says whether a number is not after the last one.
+func (t *Tracker) Behind(seq uint32) bool { return t.started && int32(seq-t.last) <= 0 }
+
 // Follow makes the count of another address and port this one's: the sender has
 // taken another link. What was counted stays.
 func (t *Tracker) Follow(before *Tracker) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -222,6 +223,7 @@ func (t *Transmitter) reopen(o *outgoing) {
 //  4. Whatever link takes over, the runner is told, and has the cache replay:
 //     what was sent before may not have arrived.
 func (t *Transmitter) choose(now time.Time) {
+	defer t.describe()
 	cause := t.active.usable()
 	for _, o := range t.links {
 		if o.usable() != nil {
@@ -242,9 +244,34 @@ func (t *Transmitter) choose(now time.Time) {
 	}
 }
 
+// describe writes down for people which link is used, and what is wrong with the
+// others.
+func (t *Transmitter) describe() {
+	var words []string
+	if len(t.links) > 1 {
+		words = append(words, "sends on "+t.active.Interface)
+	}
+	for _, o := range t.links {
+		if err := o.usable(); err != nil {
+			words = append(words, err.Error())
+		}
+	}
+	note := strings.Join(words, "; ")
+	t.note.Store(&note)
+}
+
+// Note implements plugin.Noter.
+func (t *Transmitter) Note() string {
+	if note := t.note.Load(); note != nil {
+		return *note
+	}
+	return ""
+}
+
 // use makes a link the active one.
 func (t *Transmitter) use(o *outgoing, cause error) {
 	t.host.Logger().Info("sending on another link", "interface", o.Interface, "address", o.address, "to", o.To, "before", t.active.Interface)
+	t.active.Outlet.Leave()
 	t.active = o
 	t.count.changes.Add(1)
 	t.fit()

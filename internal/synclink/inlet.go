@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +38,8 @@ type Inlet interface {
 type Datagram struct {
 	Payload   []byte
 	From      netip.AddrPort
-	Dropped   uint32 // datagrams that the socket had dropped before it, ever
+	Since     time.Time // when the connection was made that it came over; zero: there is none
+	Dropped   uint32    // datagrams that the socket had dropped before it, ever
 	Truncated bool
 	Elsewhere bool // it was sent to another address, or came in on another interface
 }

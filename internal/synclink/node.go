@@ -35,6 +35,7 @@ type node struct {
 	before    notrack.Tracker  // the counts of ports and addresses that were forgotten
 	last      *notrack.Tracker // of the address and port that sent last
 	link      int              // that it sent on
+	since     time.Time        // when the connection was made that it sent over
 
 	marks           bool   // it speaks the extension, so it marks its replays
 	flows, replayed uint64 // see plugin.Peer
@@ -242,15 +243,35 @@ func (n *node) on(link int) bool {
 	return slices.ContainsFunc(n.addresses, func(s *sender) bool { return s.link == link })
 }
 
+// lateFor is how long a new connection may begin with what is late.
+const lateFor = 2 * time.Second
+
 // moved is called when the node is heard at an address and port of which t has
-// the numbers; first is the next of them. A node has one count for all its links,
-// so on another one the count goes on, and shows what was lost in between. A
-// number that is too far away begins another count: the node was started again.
-// In a stream the same holds for another connection, but a node that marks its
-// replays sends one then.
-func (n *node) moved(t *notrack.Tracker, link int, stream bool, first uint32) {
-	if n.last != nil && n.last != t && (n.link != link || stream && !n.marks) && n.last.Near(first) {
+// the numbers; first is the next of them, and since is when the connection that
+// it came over was made, zero for datagrams. It says whether what came is of use.
+//
+//  1. A node has one count for all its links, so on another one the count goes
+//     on, and shows what was lost in between. A number that is too far away
+//     begins another count: the node was started again.
+//  2. Over another connection the same holds, but a node that marks its replays
+//     sends one then, so nothing that is missing there is asked for.
+//  3. What is behind the count and comes over an older connection than the last
+//     is late: it waited there while that link was down. It must not undo what
+//     came since.
+//  4. So is that with which a conntrackd begins a connection: it keeps what it
+//     could not send. If that does not end soon it was started again.
+func (n *node) moved(t *notrack.Tracker, link int, since time.Time, first uint32) bool {
+	stream := !since.IsZero()
+	if n.last == t || n.last == nil {
+		n.last, n.link, n.since = t, link, since
+		return true
+	}
+	if stream && n.last.Behind(first) && (!since.After(n.since) || !n.marks && time.Since(since) < lateFor) {
+		return false
+	}
+	if (n.link != link || stream && !n.marks) && n.last.Near(first) {
 		t.Follow(n.last)
 	}
-	n.last, n.link = t, link
+	n.last, n.link, n.since = t, link, since
+	return true
 }

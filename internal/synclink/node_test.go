@@ -111,41 +111,62 @@ func TestManyAddresses(t *testing.T) {
 	}
 }
 
-// The count goes on from one link to another and back; what is missing shows.
+// The count goes on from one link to another and back; what is missing shows, and
+// what is late is of no use.
 func TestMoved(t *testing.T) {
-	n := &node{}
-	one, two := &sender{address: a1}, &sender{address: a2}
-	hear := func(s *sender, link int, stream bool, port uint16, seq uint32) {
-		tracker := n.tracker(s, port)
-		n.moved(tracker, link, stream, seq)
-		tracker.Repeats(seq)
-		tracker.Observe(seq)
-	}
-	n.addresses = []*sender{one, two}
-	for i, step := range []struct {
-		s      *sender
-		link   int
-		stream bool
-		port   uint16
-		seq    uint32
-		lost   uint64
+	old, young := time.Now().Add(-time.Hour), time.Now()
+	aged := young.Add(-lateFor)
+	for name, tt := range map[string]struct {
+		marks bool
+		heard []step
 	}{
-		{one, 0, false, 1, 100, 0},
-		{two, 1, false, 1, 101, 0}, // nothing missing
-		{two, 1, false, 1, 102, 0},
-		{one, 0, false, 1, 103, 0}, // back: what went over the other link is not missing
-		{two, 1, false, 1, 106, 2},
-		{one, 0, false, 9, 1 << 20, 2},    // it was started again
-		{one, 0, false, 8, 1<<20 + 50, 2}, // another port on the same link is another count
-		{one, 0, true, 7, 1<<20 + 61, 12}, // but for a stream
+		"to another link and back": {false, []step{
+			{link: 0, port: 1, seq: 100}, {link: 1, port: 1, seq: 101}, {link: 1, port: 1, seq: 102},
+			{link: 0, port: 1, seq: 103}, // what went over the other link is not missing
+			{link: 1, port: 1, seq: 106, lost: 2},
+		}},
+		"started again":                    {false, []step{{link: 0, port: 1, seq: 100}, {link: 1, port: 9, seq: 1 << 20}, {link: 1, port: 9, seq: 1<<20 + 1}}},
+		"started again on the same link":   {false, []step{{link: 0, port: 1, seq: 100}, {link: 0, port: 2, seq: 150}}},
+		"another connection of conntrackd": {false, []step{{link: 0, port: 1, seq: 100, since: old}, {link: 0, port: 2, seq: 150, since: young, lost: 49}}},
+		"another connection of a node":     {true, []step{{link: 0, port: 1, seq: 100, since: old}, {link: 0, port: 2, seq: 150, since: young}}},
+		"late, over the connection before": {true, []step{
+			{link: 0, port: 1, seq: 100, since: old}, {link: 1, port: 2, seq: 101, since: young}, {link: 1, port: 2, seq: 102, since: young},
+			{link: 0, port: 1, seq: 101, since: old, late: true}, {link: 1, port: 2, seq: 103, since: young},
+			{link: 0, port: 1, seq: 104, since: old}, // and back
+		}},
+		"late, over a new connection": {false, []step{
+			{link: 1, port: 2, seq: 200, since: old},
+			{link: 0, port: 1, seq: 120, since: young, late: true}, {link: 0, port: 1, seq: 121, since: young, late: true},
+			{link: 0, port: 1, seq: 201, since: young},
+		}},
+		"a conntrackd that was started again": {false, []step{{link: 0, port: 2, seq: 2000, since: old}, {link: 0, port: 1, seq: 120, since: aged}}},
+		"a node that was started again":       {true, []step{{link: 0, port: 2, seq: 2000, since: old}, {link: 0, port: 1, seq: 120, since: young}}},
+		"datagrams are not late":              {false, []step{{link: 0, port: 1, seq: 100}, {link: 1, port: 1, seq: 102, lost: 1}, {link: 0, port: 1, seq: 101, lost: 1}}},
 	} {
-		hear(step.s, step.link, step.stream, step.port, step.seq)
-		if lost := n.total().Lost; lost != step.lost {
-			t.Errorf("step %d: %d lost, want %d", i, lost, step.lost)
-		}
+		t.Run(name, func(t *testing.T) {
+			n := &node{marks: tt.marks}
+			n.addresses = []*sender{{address: a1}, {address: a2}}
+			for i, s := range tt.heard {
+				tracker := n.tracker(n.addresses[s.link], s.port)
+				used := n.moved(tracker, s.link, s.since, s.seq)
+				if used {
+					tracker.Repeats(s.seq)
+					tracker.Observe(s.seq)
+				}
+				if lost := n.total().Lost; lost != s.lost || used == s.late {
+					t.Errorf("step %d: used %v, %d lost, want %d", i, used, lost, s.lost)
+				}
+			}
+		})
 	}
-	n.marks = true // it replays by itself
-	if hear(one, 0, true, 6, 1<<20+90); n.total().Lost != 12 {
-		t.Errorf("%d lost", n.total().Lost)
-	}
+}
+
+// A step is a message that a node sends, and what is to become of it.
+type step struct {
+	link  int
+	port  uint16
+	since time.Time
+	seq   uint32
+	lost  uint64 // together
+	late  bool
 }

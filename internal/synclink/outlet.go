@@ -38,6 +38,10 @@ type Outlet interface {
 	// Ready says whether anybody can be reached, as far as the outlet knows.
 	Ready() error
 
+	// Leave is called when another link is used from now on: what has not arrived
+	// must not arrive after what goes out there.
+	Leave()
+
 	// Buffer is the size of a socket's send buffer as getsockopt shows it.
 	Buffer() int
 
@@ -124,6 +128,9 @@ const leastMTU = 576 // what IPv4 hosts take; IPv6 has 1280
 
 // Ready is nil: datagrams need nobody who listens.
 func (o *DatagramOutlet) Ready() error { return nil }
+
+// Leave does nothing: datagrams arrive at once or never.
+func (o *DatagramOutlet) Leave() {}
 
 // Buffer is that of the first socket.
 func (o *DatagramOutlet) Buffer() (size int) {

@@ -35,8 +35,6 @@ type Receiver struct {
 	Receiving Receiving
 	// Links are all on which it receives, the preferred one first.
 	Links []IncomingLink
-	// Stream: a node numbers on when it comes from another port.
-	Stream bool
 	// Inside, if not nil, runs what opens sockets. Tests that have several
 	// network namespaces in one process need it.
 	Inside func(open func() error) error
@@ -292,8 +290,9 @@ func (r *Receiver) datagram(n *incoming, d *Datagram) error {
 		return nil
 	}
 	tracker := r.node.tracker(r.sender, d.From.Port())
-	if len(d.Payload) >= 8 {
-		r.node.moved(tracker, n.number, r.Stream, binary.BigEndian.Uint32(d.Payload[4:]))
+	if len(d.Payload) >= 8 && !r.node.moved(tracker, n.number, d.Since, binary.BigEndian.Uint32(d.Payload[4:])) {
+		r.count.late++
+		return nil
 	}
 	gaps, lost := tracker.Gaps, tracker.Lost
 	r.decoder.Reset(d.Payload, tracker)

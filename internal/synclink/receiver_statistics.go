@@ -11,7 +11,7 @@ import (
 type received struct {
 	datagrams, bytes, flows, expectations, resyncs       uint64
 	own, refused, elsewhere, tooMany, truncated, tooLong uint64
-	dropped, errors                                      uint64
+	dropped, errors, late                                uint64
 }
 
 // Statistics implements plugin.Meter. It never waits for the next stage: the
@@ -34,6 +34,7 @@ func (r *Receiver) Statistics() (all []plugin.Statistic) {
 	add("datagrams_of_too_many", "datagrams of new senders while all that are remembered send", plugin.Loss, c.tooMany)
 	add("datagrams_truncated", "datagrams longer than the buffer", plugin.Loss, c.truncated)
 	add("datagrams_dropped", "datagrams that did not fit into the receive buffer", plugin.Loss, c.dropped)
+	add("datagrams_late", "datagrams that a connection had kept while another was used, ignored", plugin.Counter, c.late)
 	add("receive_errors", "errors of the socket or of the interface", plugin.Counter, c.errors)
 	add("malformed", "messages refused, the sum of the five below", plugin.Loss, d.Malformed)
 	add("malformed_truncated", "fewer bytes left than a header", plugin.Counter, d.Truncated)

@@ -45,6 +45,7 @@ type Transmitter struct {
 
 	count transmitted
 	shown atomic.Pointer[outgoing] // active, for Statistics
+	note  atomic.Pointer[string]   // for Note
 
 	mu       sync.Mutex // of everything below
 	links    []*outgoing

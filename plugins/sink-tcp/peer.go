@@ -212,6 +212,29 @@ func (p *peer) lose(packer *notrack.Packer, from int, err error, t synclink.Tall
 	}
 }
 
+// leave ends the connection if something in it was not acknowledged, and with it
+// what the kernel would go on sending.
+func (p *peer) leave() {
+	conn, ok := p.connection().(*net.TCPConn)
+	if !ok {
+		return
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	waits := len(p.rest)
+	_ = raw.Control(func(fd uintptr) {
+		if n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
+			waits += n
+		}
+	})
+	if waits > 0 {
+		_ = conn.SetLinger(0) // no FIN behind it, but a reset instead of it
+		conn.Close()          // the peer's own goroutine connects again
+	}
+}
+
 // tend looks whether there is another connection, and sends on what is left.
 func (p *peer) tend(t synclink.Tally) {
 	conn := p.ready(t)

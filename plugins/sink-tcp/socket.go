@@ -107,6 +107,13 @@ func (o *outlet) Send(p *notrack.Packer, t synclink.Tally) {
 	}
 }
 
+// Leave ends connections with something in them that has not arrived.
+func (o *outlet) Leave() {
+	for _, p := range o.peers {
+		p.leave()
+	}
+}
+
 // Tend tells of peers that are there again.
 func (o *outlet) Tend(_ time.Time, t synclink.Tally) {
 	for _, p := range o.peers {

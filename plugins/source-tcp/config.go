@@ -44,7 +44,5 @@ func (c *Config) Build() (any, error) {
 			Interface: p.Interface, At: p.At(), Inlet: newInlet(p, &c.Receiving),
 		})
 	}
-	r := synclink.NewReceiver("tcp", c.Receiving, links)
-	r.Stream = true
-	return r, nil
+	return synclink.NewReceiver("tcp", c.Receiving, links), nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +36,7 @@ type inlet struct {
 type connection struct {
 	fd     int
 	from   netip.AddrPort
+	since  time.Time
 	stream notrack.Stream
 }
 
@@ -165,7 +167,7 @@ func (c *connection) read(take func(d *synclink.Datagram) error) (count int, ful
 			return count, size == len(space), false, nil
 		}
 		count++
-		if err := take(&synclink.Datagram{Payload: p, From: c.from}); err != nil {
+		if err := take(&synclink.Datagram{Payload: p, From: c.from, Since: c.since}); err != nil {
 			return count, false, false, err
 		}
 	}
@@ -184,7 +186,7 @@ func (n *inlet) accept(take func(d *synclink.Datagram) error) error {
 		default:
 			return fmt.Errorf("accept: %w", err)
 		}
-		c := &connection{fd: fd, from: addressOf(sockaddr)}
+		c := &connection{fd: fd, from: addressOf(sockaddr), since: time.Now()}
 		if !n.receiving.Accepts(c.from.Addr()) {
 			unix.Close(fd)
 			if err := take(&synclink.Datagram{From: c.from}); err != nil { // counts it

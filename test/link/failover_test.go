@@ -188,7 +188,7 @@ func uses(n *node.Node, typ, device string) func() error {
 				return nil
 			}
 		}
-		return fmt.Errorf("%s is not used", device)
+		return fmt.Errorf("%s is not used: %s", device, stage.Note)
 	}
 }
 
@@ -257,6 +257,9 @@ func (s *site) outage(o outage, n1, n2 *node.Node, typ string) {
 	testbed.Eventually(t, patience, uses(n1, typ, sync2))
 	t.Logf("%s: seen on the other link after %v", o.name, time.Since(begin).Round(time.Millisecond))
 	testbed.Eventually(t, patience, more(t, peersOf(n2)))
+	if out, err := n1.Sluice("status"); err != nil || !strings.Contains(out, "sends on sync2; interface sync: ") {
+		t.Errorf("%s, %v", out, err)
+	}
 	stop()
 	testbed.Eventually(t, patience, same(testbed.Comparison{}, through(s.FW1.Table), peersOf(n2)))
 	stop = s.traffic(some)

@@ -1138,6 +1138,7 @@ type StatisticsReply struct {
 	Working       bool         `protobuf:"varint,10,opt,name=working,proto3" json:"working,omitempty"`                           // in the plugin's code right now
 	Own           []*Statistic `protobuf:"bytes,11,rep,name=own,proto3" json:"own,omitempty"`
 	Peers         []*Peer      `protobuf:"bytes,12,rep,name=peers,proto3" json:"peers,omitempty"`  // that a source with a link knows
+	Note          string       `protobuf:"bytes,14,opt,name=note,proto3" json:"note,omitempty"`    // for people: see plugin.Noter
 	Beats         uint64       `protobuf:"varint,13,opt,name=beats,proto3" json:"beats,omitempty"` // of a source's loop: see Output.Beat
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1255,6 +1256,13 @@ func (x *StatisticsReply) GetPeers() []*Peer {
 		return x.Peers
 	}
 	return nil
+}
+
+func (x *StatisticsReply) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
 }
 
 func (x *StatisticsReply) GetBeats() uint64 {
@@ -1815,7 +1823,7 @@ const file_stage_proto_rawDesc = "" +
 	"\rReplayRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05flags\x18\x02 \x01(\rR\x05flags\x12\x12\n" +
-	"\x04edge\x18\x03 \x01(\rR\x04edge\"\xab\x03\n" +
+	"\x04edge\x18\x03 \x01(\rR\x04edge\"\xbf\x03\n" +
 	"\x0fStatisticsReply\x12\x1d\n" +
 	"\n" +
 	"batches_in\x18\x01 \x01(\x04R\tbatchesIn\x12\x1f\n" +
@@ -1832,7 +1840,8 @@ const file_stage_proto_rawDesc = "" +
 	"\aworking\x18\n" +
 	" \x01(\bR\aworking\x12,\n" +
 	"\x03own\x18\v \x03(\v2\x1a.sluice.stage.v1.StatisticR\x03own\x12+\n" +
-	"\x05peers\x18\f \x03(\v2\x15.sluice.stage.v1.PeerR\x05peers\x12\x14\n" +
+	"\x05peers\x18\f \x03(\v2\x15.sluice.stage.v1.PeerR\x05peers\x12\x12\n" +
+	"\x04note\x18\x0e \x01(\tR\x04note\x12\x14\n" +
 	"\x05beats\x18\r \x01(\x04R\x05beats\"\x8c\x01\n" +
 	"\x04Peer\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +

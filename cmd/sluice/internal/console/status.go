@@ -71,6 +71,9 @@ func (s *screen) pipeline(p control.PipelineStatus, o Options) {
 		if stage.LastError != "" {
 			t.add(cell{"    last error: " + stage.LastError, red})
 		}
+		if stage.Note != "" {
+			t.add(cell{"    " + stage.Note, plain})
+		}
 		if o.Verbose {
 			statistics(t, stage.Statistics)
 		}
