@@ -178,7 +178,8 @@ func (r *reader) receive() (int, error) {
 		r.headers[i].header.Flags = 0
 	}
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(r.fd), uintptr(unsafe.Pointer(&r.headers[0])),
+		// Raw as in waitFor: it takes some 0.3 ms at most and never waits.
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(r.fd), uintptr(unsafe.Pointer(&r.headers[0])),
 			vectorLength, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:

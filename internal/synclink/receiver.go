@@ -195,10 +195,13 @@ func (r *Receiver) pause(d time.Duration) (woken bool) {
 	if d <= 0 {
 		return false
 	}
-	poll := []unix.PollFd{{Fd: int32(r.wake), Events: unix.POLLIN}}
-	timeout := unix.NsecToTimespec(d.Nanoseconds())
-	n, _ := unix.Ppoll(poll, &timeout, nil) // an error is an early end
-	return n > 0
+	r.poll = append(r.poll[:0], unix.PollFd{Fd: int32(r.wake), Events: unix.POLLIN})
+	for end := time.Now().Add(d); d > 0; d = time.Until(end) {
+		if n, err := waitFor(r.poll, d); n > 0 || err != nil {
+			return n > 0 // an error is an early end
+		}
+	}
+	return false
 }
 
 // await waits for datagrams, for a barrier, for news of interfaces, or for the
@@ -210,8 +213,7 @@ func (r *Receiver) await() error {
 	for _, n := range r.links {
 		r.poll = n.Inlet.Poll(r.poll)
 	}
-	_, err := unix.Poll(r.poll, int(lookEvery.Milliseconds()))
-	if err != nil && err != unix.EINTR {
+	if _, err := waitFor(r.poll, lookEvery); err != nil {
 		return fmt.Errorf("%s: wait: %w", r.name, err)
 	}
 	return nil
