@@ -54,6 +54,7 @@ func startStage(t testing.TB, n *testbed.Namespace, config string, start *stagep
 	cmd := n.Command("/proc/self/exe")
 	cmd.Args[len(cmd.Args)-1] = os.Args[0]
 	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Env = append(cmd.Env, "PLUGIN_UNIX_SOCKET_DIR="+t.TempDir()) // its socket stays when it is killed
 	s.plugin = goplugin.NewClient(&goplugin.ClientConfig{
 		Cmd: cmd, HandshakeConfig: plugin.Handshake, Plugins: plugin.ClientPlugins(),
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC}, Logger: hclog.NewNullLogger(),
