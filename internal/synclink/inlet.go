@@ -39,7 +39,7 @@ type Datagram struct {
 	Payload   []byte
 	From      netip.AddrPort
 	Since     time.Time // when the connection was made that it came over; zero: there is none
-	Dropped   uint32    // datagrams that the socket had dropped before it, ever
+	Dropped   uint32    // datagrams that the sockets of the link had dropped before it, ever
 	Truncated bool
 	Elsewhere bool // it was sent to another address, or came in on another interface
 }
@@ -64,10 +64,12 @@ type DatagramInlet struct {
 	// To is the address that datagrams must be sent to; invalid: any.
 	To netip.Addr
 
-	fd     int
-	index  int
-	buffer int
-	reader *reader
+	fd      int
+	index   int
+	buffer  int
+	dropped uint32 // by the sockets before this one
+	last    uint32 // by this one, as it told last
+	reader  *reader
 }
 
 // Open opens the socket, unless there is one that can go on.
@@ -76,10 +78,9 @@ func (n *DatagramInlet) Open(i *Interface) error {
 		switch {
 		case n.index == i.Index && (n.Keeps == nil || n.Keeps(i)):
 			return nil
-		case n.Rejoin != nil:
-			if err := n.Rejoin(n.fd, i); err != nil {
-				return err
-			}
+		// A socket may be a member of 20 groups (net.ipv4.igmp_max_memberships),
+		// and the memberships of interfaces that are gone count.
+		case n.Rejoin != nil && n.Rejoin(n.fd, i) == nil:
 			n.index = i.Index
 			return nil
 		}
@@ -114,6 +115,8 @@ func (n *DatagramInlet) Receive(take func(d *Datagram) error) (count int, more b
 	for i := range count {
 		d, to, device := n.reader.datagram(i)
 		d.Elsewhere = device != n.index || n.To.IsValid() && to != n.To
+		n.last = max(n.last, d.Dropped)
+		d.Dropped = n.dropped + n.last
 		if err := take(&d); err != nil {
 			return count, false, err
 		}
@@ -133,6 +136,7 @@ func (n *DatagramInlet) Close() error {
 		return nil
 	}
 	n.reader, n.buffer = nil, 0
+	n.dropped, n.last = n.dropped+n.last, 0 // another socket counts anew
 	return unix.Close(n.fd)
 }
 
