@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -208,6 +209,9 @@ func (o *DatagramOutlet) Tend(now time.Time, t Tally) {
 	}
 }
 
+// patience is how long a socket that takes nothing holds up the pipeline.
+const patience = 500 * time.Millisecond
+
 // backAfter is how long nothing was heard of a peer's absence before it counts
 // as back: a node without an answer on the link is told of every three seconds.
 const backAfter = 5 * time.Second
@@ -221,7 +225,7 @@ type DatagramSocket struct {
 	to        *net.UDPAddr
 	connected bool // then a peer's answer that nobody listens is for the sender to hear
 	adapt     func(*Interface) error
-	absent    time.Time // when such an answer last came; zero: never
+	absent    time.Time // when such an answer last came, or there was none; zero: never
 
 	messages []ipv4.Message // used again; ipv6.Message is the same type
 	buffers  [][1][]byte
@@ -260,8 +264,15 @@ func (s *DatagramSocket) prepare(p *notrack.Packer) []ipv4.Message {
 }
 
 // batch sends messages with one system call, sendmmsg, and returns how many went
-// before the one that did not.
+// before the one that did not. It waits for room in the send buffer, but not for
+// long: datagrams to a machine that is off stay there for three seconds, until
+// the kernel gives up asking for its hardware address.
 func (s *DatagramSocket) batch(m []ipv4.Message) (int, error) {
+	wait := patience
+	if !s.absent.IsZero() {
+		wait = time.Millisecond
+	}
+	_ = s.conn.SetWriteDeadline(time.Now().Add(wait))
 	if s.v4 != nil {
 		return s.v4.WriteBatch(m, 0)
 	}
@@ -272,6 +283,10 @@ func (s *DatagramSocket) batch(m []ipv4.Message) (int, error) {
 func (s *DatagramSocket) send(p *notrack.Packer, t Tally) {
 	for rest := s.prepare(p); len(rest) > 0; {
 		n, err := s.batch(rest)
+		if errors.Is(err, os.ErrDeadlineExceeded) && n <= 0 {
+			s.stuck(len(rest), t)
+			return
+		}
 		if n > 0 {
 			t.Sent(n, size(rest[:n]))
 			rest = rest[n:]
@@ -304,6 +319,20 @@ func (s *DatagramSocket) send(p *notrack.Packer, t Tally) {
 			t.Lost(err)
 		}
 		rest = rest[1:]
+	}
+}
+
+// stuck counts datagrams for which no room was made in the send buffer. To a
+// single peer that is as good as an answer that it is not there.
+func (s *DatagramSocket) stuck(datagrams int, t Tally) {
+	var err error
+	if s.connected {
+		s.absent = time.Now()
+	} else {
+		err = fmt.Errorf("no room in the send buffer for %v: %w", patience, unix.ENOBUFS)
+	}
+	for range datagrams {
+		t.Lost(err)
 	}
 }
 

@@ -3,6 +3,7 @@ package synclink
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/internal/notrack"
@@ -100,9 +101,9 @@ func CheckInterface(d *plugin.Diagnostics, path []any, name string) {
 	switch {
 	case name == "":
 		d.Add(in(path, "interface"), "Missing attribute", "Write the interface that the link is on, as in `interface = \"eth2\"`.")
-	case len(name) > maxInterface:
+	case len(name) > maxInterface || name == "." || name == ".." || strings.ContainsAny(name, "/: \t\n"):
 		d.Add(in(path, "interface"), "Bad interface name",
-			"%q is no name of an interface: it has 1 to %d characters, as in \"eth2\".", name, maxInterface)
+			"%q is no name of an interface: it has 1 to %d characters, and no space, colon or slash among them, as in \"eth2\".", name, maxInterface)
 	}
 }
 
@@ -123,6 +124,13 @@ func CheckFamily(d *plugin.Diagnostics, path []any, attribute string, a, other n
 	if a.IsValid() && other.IsValid() && FamilyOf(a) != FamilyOf(other) {
 		d.Add(in(path, attribute), "Wrong address family",
 			"%v and %v can't talk to each other: both must be IPv4, or both IPv6.", a, other)
+	}
+}
+
+// CheckOwnAddress reports an address that is not that of one node.
+func CheckOwnAddress(d *plugin.Diagnostics, path []any, a netip.Addr) {
+	if a.IsUnspecified() || a.IsMulticast() {
+		d.Add(in(path, "address"), "No address of a node", "%v is not the address of this node alone.", a)
 	}
 }
 

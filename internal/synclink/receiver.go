@@ -251,8 +251,9 @@ func (r *Receiver) drain() (all int, err error) {
 
 func (r *Receiver) drainLink(n *incoming) (all int, err error) {
 	// Who sends faster than this reads never leaves the socket empty. But after
-	// so many datagrams all those are read that were in it at first.
-	for most := n.Inlet.Buffer()/smallestCharge + vectorLength; all < most; {
+	// so many datagrams, or bytes, all those are read that were in it at first.
+	most, mostBytes := n.Inlet.Buffer()/smallestCharge+vectorLength, r.count.bytes+n.mostBytes()
+	for all < most && r.count.bytes < mostBytes {
 		count, more, err := n.Inlet.Receive(func(d *Datagram) error { return r.datagram(n, d) })
 		all += count
 		if err != nil {
@@ -273,6 +274,12 @@ func (r *Receiver) drainLink(n *incoming) (all int, err error) {
 		r.recent = n.number
 	}
 	return all, nil
+}
+
+// mostBytes is more than can wait in the link's sockets. (A connection whose
+// buffer nobody has set has one that grows.)
+func (n *incoming) mostBytes() uint64 {
+	return uint64(max(n.Inlet.Buffer(), 8<<20) * (len(n.Inlet.Poll(nil)) + 1))
 }
 
 // smallestCharge is less than what any datagram takes of a receive buffer.

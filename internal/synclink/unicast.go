@@ -51,11 +51,12 @@ func (c *ToPeers) Check(d *plugin.Diagnostics) {
 	c.Places().Check(d, func(p *PeersPlace, path []any) {
 		p.checkDestinations(d, path)
 		CheckInterface(d, path, p.Interface)
+		CheckOwnAddress(d, path, p.Address)
 		if len(p.Destination) > 0 {
 			CheckFamily(d, path, "address", p.Address, p.Destination[0])
 		}
 		p.Port = CheckPort(d, path, p.Port)
-	}, func(p PeersPlace) string { return p.Name("") })
+	}, func(p PeersPlace) string { return fmt.Sprintf("port %d on %s", p.Port, p.Interface) })
 }
 
 func (p *PeersPlace) checkDestinations(d *plugin.Diagnostics, path []any) {
@@ -68,11 +69,11 @@ func (p *PeersPlace) checkDestinations(d *plugin.Diagnostics, path []any) {
 	for i, a := range p.Destination {
 		at := append(in(path, "destination"), i)
 		switch {
-		case a.IsUnspecified() || a.IsMulticast():
+		case a.IsUnspecified() || a.IsMulticast() || a.Unmap().IsLoopback() || a.Unmap() == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 			d.Add(at, "No address of a peer", "%v is not the address of one node: write one like \"192.168.100.2\".", a)
-		case a == p.Address:
+		case a.Unmap() == p.Address.Unmap():
 			d.Add(at, "This node's own address", "%v is this node's address: name the peers alone.", a)
-		case slices.Contains(p.Destination[:i], a):
+		case slices.ContainsFunc(p.Destination[:i], func(b netip.Addr) bool { return b.Unmap() == a.Unmap() }):
 			d.Add(at, "The same peer twice", "%v is there already. Remove one.", a)
 		case FamilyOf(a) != FamilyOf(p.Destination[0]):
 			d.Add(at, "Wrong address family", "%v and %v can't be on one link: all must be IPv4, or all IPv6.", a, p.Destination[0])
@@ -129,15 +130,13 @@ func (c *FromPeers) Check(d *plugin.Diagnostics) (families []Family) {
 	c.Places().Check(d, func(p *OwnPlace, path []any) {
 		CheckInterface(d, path, p.Interface)
 		p.Port = CheckPort(d, path, p.Port)
-		switch {
-		case !p.Address.IsValid():
-			known = false
-		case p.Address.IsUnspecified() || p.Address.IsMulticast():
-			d.Add(in(path, "address"), "No address of a node", "%v is not the address of this node alone.", p.Address)
-		default:
+		CheckOwnAddress(d, path, p.Address)
+		if p.Address.IsValid() {
 			families = append(families, FamilyOf(p.Address))
+		} else {
+			known = false
 		}
-	}, func(p OwnPlace) string { return p.Name("") })
+	}, func(p OwnPlace) string { return fmt.Sprintf("port %d on %s", p.Port, p.Interface) })
 	if !known {
 		return nil
 	}

@@ -56,6 +56,7 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 	c.links().Check(&d, func(p *Place, path []any) {
 		synclink.CheckGroup(&d, path, p.Group)
 		synclink.CheckInterface(&d, path, p.Interface)
+		synclink.CheckOwnAddress(&d, path, p.Address)
 		synclink.CheckFamily(&d, path, "address", p.Address, p.Group)
 		p.Port = synclink.CheckPort(&d, path, p.Port)
 	}, Place.place)

@@ -1,0 +1,74 @@
+package link
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/internal/notrack"
+	"github.com/sluice-project/sluice/internal/testbed"
+)
+
+// TestFlood has a peer send signs of life over TCP as fast as it can: the source
+// does all else meanwhile.
+func TestFlood(t *testing.T) {
+	a, b := pair(t)
+	from := newSource(t, b, "tcp", `{"interface":"sync"}`)
+	var conn net.Conn
+	err := a.Do(func() (err error) {
+		conn, err = net.Dial("tcp", netip.AddrPortFrom(b4.Addr(), 3780).String())
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		var p []byte
+		for seq := uint32(0); ; p = p[:0] {
+			for range 100_000 {
+				seq++
+				p = notrack.AppendAlive(p)
+				binary.BigEndian.PutUint32(p[len(p)-4:], seq)
+			}
+			if _, err := conn.Write(p); err != nil {
+				return
+			}
+		}
+	}()
+	testbed.Eventually(t, patience, from.given("peer-up", 1))
+	done := make(chan error, 1)
+	go func() { done <- from.Barrier(t.Context(), plugin.Replay{ID: 1, Flags: flow.SyncKeep}) }()
+	select {
+	case err = <-done:
+	case <-time.After(patience):
+		err = fmt.Errorf("no end of it within %v", patience)
+	}
+	conn.Close()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAbsentPeer has a sink send to a machine that is off. Without a hardware
+// address for it the kernel keeps what is sent for three seconds, in a small send
+// buffer of which nothing is left then.
+func TestAbsentPeer(t *testing.T) {
+	a, b := pair(t)
+	from := newSource(t, b, "udp", `{"interface":"sync"}`)
+	s := newSink(t, a, "udp", fmt.Sprintf(`{"destination":[%q,"192.168.171.77"],"interface":"sync","send_buffer":"32KiB"}`, b4.Addr()))
+	begin := time.Now()
+	s.write(flow.Header{}, flows(0, 3000)...)
+	if took := time.Since(begin); took > 5*time.Second { // 20 without a bound, and 0.5 with it
+		t.Errorf("the sink was held up for %v", took)
+	}
+	testbed.Eventually(t, patience, from.has(3000, a4.Addr()))
+	if n := statistic(t, s, "send_absent"); n == 0 {
+		t.Error("no datagrams to the absent peer are counted")
+	}
+}
