@@ -86,7 +86,7 @@ func (m *monitor) look(i *Interface) error {
 		return fmt.Errorf("interface %s: %w", i.Name, err)
 	}
 	a := device.Attrs()
-	list, err := m.handle.AddrList(device, netlink.FAMILY_ALL)
+	list, err := m.addresses(device)
 	if err != nil {
 		return fmt.Errorf("addresses of %s: %w", i.Name, err)
 	}
@@ -104,6 +104,21 @@ func (m *monitor) look(i *Interface) error {
 		return local(x) - local(y)
 	})
 	return nil
+}
+
+// addresses lists an interface's addresses. The kernel lists those of all
+// interfaces and says so when some changed meanwhile, as on a busy router they
+// do: then it is asked again, and in the end what it told counts, since the
+// change itself is news.
+func (m *monitor) addresses(device netlink.Link) (list []netlink.Addr, err error) {
+	const tries = 4
+	for range tries {
+		list, err = m.handle.AddrList(device, netlink.FAMILY_ALL)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return list, err
+		}
+	}
+	return list, nil
 }
 
 func local(a netip.Addr) int {
