@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sluice-project/sluice/core/plugin"
@@ -64,6 +65,34 @@ func TestOverrunResync(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// A slowHost takes its time with signals.
+type slowHost struct {
+	lossHost
+	raised int
+	answer chan struct{}
+}
+
+func (h *slowHost) Signal(plugin.Signal, string) { h.raised++; <-h.answer }
+
+// Polls end with Run, also if one is under way.
+func TestPollsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := Definition.Config().(*Config)
+		c.Poll = plugin.Duration(time.Second)
+		s, h := newSource(c), &slowHost{answer: make(chan struct{})}
+		s.host = h
+		stop := s.startTimers()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		stop()
+		close(h.answer)
+		time.Sleep(time.Minute)
+		if h.raised != 1 {
+			t.Errorf("%d signals, want 1", h.raised)
+		}
+	})
 }
 
 // Events that were queued when others were lost are older than those. Sent

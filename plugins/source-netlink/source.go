@@ -138,25 +138,33 @@ func (s *source) Run(ctx context.Context, out *plugin.Output) error {
 
 // startTimers starts what signals by the clock, and returns what stops it.
 func (s *source) startTimers() (stop func()) {
-	var timers []*time.Timer
 	if delay := s.config.OverrunResync; delay.After > 0 {
 		s.resync = time.AfterFunc(time.Duration(delay.After), func() {
 			s.host.Signal(plugin.SignalOverrun, "events were lost "+delay.String()+" ago, or longer")
 		})
 		s.resync.Stop() // until there is an overrun
-		timers = append(timers, s.resync)
 	}
+	stopped := make(chan struct{})
 	if every := time.Duration(s.config.Poll); every > 0 {
-		var poll *time.Timer
-		poll = time.AfterFunc(every, func() {
-			s.host.Signal(plugin.SignalPoll, "the last time was "+s.config.Poll.String()+" ago")
-			poll.Reset(every)
-		})
-		timers = append(timers, poll)
+		go s.poll(every, stopped)
 	}
 	return func() {
-		for _, timer := range timers {
-			timer.Stop()
+		close(stopped)
+		if s.resync != nil {
+			s.resync.Stop()
+		}
+	}
+}
+
+func (s *source) poll(every time.Duration, stopped <-chan struct{}) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			s.host.Signal(plugin.SignalPoll, "the last time was "+s.config.Poll.String()+" ago")
+		case <-stopped:
+			return
 		}
 	}
 }
