@@ -161,3 +161,35 @@ func zonedExpectation(of *flow.Flow, port uint16) *flow.Flow {
 	f.Tail = f.Tail.AppendMaster(&flow.Master{Family: of.Family, Protocol: of.Protocol, Tuple: of.Original}).AppendExpectation(&flow.Expectation{})
 	return f
 }
+
+// The kernel tells of the end of a master before the ends of the expectations
+// that end with it. Without their zones nobody below knows which these were.
+func TestExpectationsThatEndWithTheirMasterHaveItsZone(t *testing.T) {
+	n := testbed.MustNamespace(t, "fw")
+	if err := n.Track(); err != nil {
+		t.Fatal(err)
+	}
+	s := startStage(t, n, `{"expectations": true}`, &stagepb.StartRequest{})
+	w := mustWriter(t, n, 0)
+	master := zonedMaster(1, 7)
+	if err := w.Commit(master); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, w, zonedExpectation(master, 30001))
+	if err := w.Delete(master); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	var begun flow.ExpectationKey
+	all := s.readUntil(func(a arrival) bool {
+		if a.Kind == flow.Expect {
+			begun = a.ExpectationKey()
+		}
+		return a.Kind == flow.Unexpect
+	})
+	if end := all[len(all)-1]; end.ExpectationKey() != begun || end.Zone != 7 {
+		t.Fatalf("ended: %v of zone %d; began: %+v", &end.Event, end.Zone, begun)
+	}
+}
