@@ -61,6 +61,7 @@ func (s *source) readMasters() error {
 		}
 		s.masters.getter = getter
 	}
+	s.reset(flow.Kernel) // nothing is gathered, and the last event may have been an own one
 	for i := range waiting {
 		e, err := s.masters.getter.Get(&waiting[i])
 		if err != nil {
