@@ -58,11 +58,15 @@ func (a *app) loadConntrackdConf(ctx context.Context, path string, m *manner) (*
 		m.notes = append(m.notes, note{level, fmt.Sprintf("%s: %s: %s", where, d.Summary, d.Detail)})
 	}
 	conf, err := a.loadToRun(ctx, configuration{texts: map[string][]byte{path + " as HCL": result.HCL}})
-	if err == nil && conf.Runner.Log.Syslog != "" && !hasSyslog() {
+	if err != nil {
+		return nil, err
+	}
+	conf.Runner.Control.Path = file.Settings().Socket // where its commands look for it, whether the file says so or not
+	if conf.Runner.Log.Syslog != "" && !hasSyslog() {
 		m.notes = append(m.notes, note{slog.LevelWarn, path + ": no syslog daemon answers: nothing is logged to it until the next start"})
 		conf.Runner.Log.Syslog = ""
 	}
-	return conf, err
+	return conf, nil
 }
 
 // hasSyslog says whether there is a syslog daemon. conntrackd, whose packaged

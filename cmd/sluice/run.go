@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -78,11 +79,13 @@ func lockRunner(path string) (release func(), err error) {
 
 // runLoaded locks, listens and runs, and undoes that in reverse.
 func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m manner) error {
+	release := func() {}
 	if conf.Runner.LockFile != "" {
-		release, err := m.lock(conf.Runner.LockFile)
+		unlock, err := m.lock(conf.Runner.LockFile)
 		if err != nil {
 			return err
 		}
+		release = sync.OnceFunc(unlock)
 		defer release()
 	}
 	log, err := logging.Open(conf.Runner.Log, m.stderr)
@@ -106,7 +109,11 @@ func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m man
 	for _, note := range m.notes {
 		log.Log(ctx, note.level, note.text)
 	}
-	err = serveAndRun(ctx, r, listener, log, m.ready)
+	abandon := func() {
+		listener.Close() // removes the socket
+		release()
+	}
+	err = serveAndRun(ctx, r, listener, log, m.ready, abandon)
 	if err != nil {
 		log.Error("runner ended", "error", err)
 	}
@@ -129,11 +136,12 @@ func (a *app) loadToRun(ctx context.Context, c configuration) (*pipeline.Configu
 // answerGrace is how long the last requests have to end after the pipelines.
 const answerGrace = 2 * time.Second
 
-// serveAndRun runs until ctx ends, a signal says so, or the runner does.
-func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, log *logging.Log, ready func()) error {
+// serveAndRun runs until ctx ends, a signal says so, or the runner does. abandon
+// is called if the process is to end at once.
+func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, log *logging.Log, ready, abandon func()) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	defer watchSignals(stop, r, listener, log)()
+	defer watchSignals(stop, r, log, abandon)()
 	server := control.NewServer(r, log.Logger)
 	go func() {
 		if err := server.Serve(listener); err != nil {
@@ -191,7 +199,7 @@ func feedWatchdog(ctx context.Context, r *runner.Runner, log *logging.Log) {
 }
 
 // watchSignals acts on signals until the function that it returns is called.
-func watchSignals(stop context.CancelCauseFunc, r *runner.Runner, listener net.Listener, log *logging.Log) (end func()) {
+func watchSignals(stop context.CancelCauseFunc, r *runner.Runner, log *logging.Log, abandon func()) (end func()) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
 	go func() {
@@ -205,7 +213,7 @@ func watchSignals(stop context.CancelCauseFunc, r *runner.Runner, listener net.L
 			default:
 				if stopping {
 					log.Warn("ends without draining", "signal", s)
-					listener.Close()    // removes the socket
+					abandon()
 					os.Exit(exitFailed) // the kernel ends the stages
 				}
 				stopping = true
