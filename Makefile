@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED := 0
 
-.PHONY: help build setup test check lint fuzz bench demo docs proto clean
+.PHONY: help build setup test check lint fuzz bench compare demo docs proto clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ fuzz: ## run every fuzz target for FUZZTIME (default 30s) each
 
 bench: ## micro-benchmarks beside the code, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
+
+compare: setup build ## measure what Sluice and conntrackd cost, side by side (root; half an hour)
+	$(GO) run ./test/bench -sluice $(BIN)
 
 demo: setup build ## two firewalls, one takeover: the whole of it, in network namespaces (root)
 	$(GO) run ./test/demo -sluice $(BIN)

@@ -1,12 +1,13 @@
 // Bench compares what Sluice costs with what conntrackd costs, on this machine,
-// in this run. `make bench` calls it; docs/benchmarks.md shows the last result
-// that was kept.
+// in this run: `make compare`.
 //
 // Every figure is measured for both systems in turn, several rounds, after a
 // warm-up, and given as the median with its spread. The two nodes and the
 // traffic are network namespaces of this machine; processes, packets and the
 // kernel's tables are real. CPU is user and system time of all processes of a
-// node, read from /proc before and after the load.
+// node, read from /proc before and after the load. conntrackd runs as installed,
+// thus under the real-time scheduler that it gives itself: it then wakes for
+// nearly every event. Under the ordinary one it is cheaper and later.
 //
 // It is a program and no test: nothing passes or fails by a duration.
 package main
