@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED := 0
 
-.PHONY: help build setup test check lint fuzz bench compare demo docs proto clean
+.PHONY: help build setup test check lint fuzz bench compare demo docs proto package clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,5 +51,8 @@ proto: ## generate the control protocol's code (needs protoc, protoc-gen-go, pro
 	cd core/plugin/stagepb && protoc --go_out=. --go_opt=paths=source_relative \
 		--go-grpc_out=. --go-grpc_opt=paths=source_relative stage.proto
 
+package: ## a Debian package and an RPM, in dist/
+	GO="$(GO)" packaging/build dist
+
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist

@@ -11,12 +11,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-project/sluice/cmd/sluice/internal/lockfile"
 	"github.com/sluice-project/sluice/cmd/sluice/internal/logging"
+	"github.com/sluice-project/sluice/cmd/sluice/internal/service"
 	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/core/runner"
@@ -142,7 +142,7 @@ func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, l
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer watchSignals(stop, r, log, abandon)()
-	server := control.NewServer(r, log.Logger)
+	server, manager := control.NewServer(r, log.Logger), service.New(log.Logger)
 	go func() {
 		if err := server.Serve(listener); err != nil {
 			stop(err)
@@ -150,11 +150,11 @@ func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, l
 	}()
 	go func() {
 		<-ctx.Done()
-		notify(log, daemon.SdNotifyStopping)
+		manager.Stopping()
 	}()
 	err := r.Run(ctx, func() {
-		notify(log, daemon.SdNotifyReady)
-		go feedWatchdog(ctx, r, log)
+		manager.Ready("all stages run")
+		go manager.Watch(ctx, stuck(r))
 		if ready != nil {
 			ready()
 		}
@@ -170,31 +170,14 @@ func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, l
 	return err
 }
 
-// notify tells systemd, if it started us.
-func notify(log *logging.Log, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("systemd not notified", "state", state, "error", err)
-	}
-}
-
-// feedWatchdog tells systemd's watchdog, if the unit has one, that the runner
-// works: whoever can say how all stages are is not stuck.
-func feedWatchdog(ctx context.Context, r *runner.Runner, log *logging.Log) {
-	interval, err := daemon.SdWatchdogEnabled(false)
-	if err != nil || interval == 0 {
-		return
-	}
-	ticker := time.NewTicker(interval / 3)
-	defer ticker.Stop()
-	for {
-		if _, err := r.Status(ctx); err == nil {
-			notify(log, daemon.SdNotifyWatchdog)
+// stuck says what the runner can't tell of itself: whoever can say how all
+// stages are is not stuck.
+func stuck(r *runner.Runner) func(context.Context) []string {
+	return func(ctx context.Context) []string {
+		if _, err := r.Status(ctx); err != nil {
+			return []string{err.Error()}
 		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
+		return nil
 	}
 }
 

@@ -119,7 +119,7 @@ func (n *node) expect(want string) {
 	n.t.Helper()
 	buf := make([]byte, 256)
 	got, err := n.notify.Read(buf)
-	if err != nil || string(buf[:got]) != want {
+	if word, _, _ := strings.Cut(string(buf[:got]), "\n"); err != nil || word != want {
 		n.t.Fatalf("systemd is told %q, %v; want %q", buf[:got], err, want)
 	}
 }
