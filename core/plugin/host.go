@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 
@@ -85,7 +86,16 @@ type Report struct {
 	Owner  netip.Addr // the peer whose replay it was; invalid for this node's
 	Counts []Count    // for people and programs, in this order
 	Failed string     // why the replay did not work, or ""
+
+	// Unreached says why a sink could send nothing of the replay to the peers,
+	// or is "": the link is down, or none of them is there. It is not tried
+	// again: SignalLinkUp follows when somebody can be reached.
+	Unreached string
 }
+
+// ErrUnreached is wrapped by the error of a sink's command that sent nothing to
+// the peers: see Report.Unreached.
+var ErrUnreached = errors.New("nothing was sent to the peers")
 
 // A Count is a number with a name, as in {"swept", 12}.
 type Count struct {

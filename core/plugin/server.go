@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -243,7 +244,11 @@ func (s *server) Command(r *stagepb.CommandRequest, stream stagepb.Stage_Command
 		return status.Error(codes.Unimplemented, "this stage has no commands")
 	}
 	out := commandOutput{stream}
-	return c.Command(stream.Context(), Command{Name: r.Name, Args: r.Args, JSON: r.Json}, out)
+	err = c.Command(stream.Context(), Command{Name: r.Name, Args: r.Args, JSON: r.Json}, out)
+	if errors.Is(err, ErrUnreached) {
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return err
 }
 
 // commandOutput streams what a command writes in pieces that gRPC takes.

@@ -47,7 +47,7 @@ func (h *host) signalEdge(number uint32) {
 }
 
 func (h *host) Done(r Report) {
-	report := &stagepb.Report{Replay: r.Replay, Failed: r.Failed}
+	report := &stagepb.Report{Replay: r.Replay, Failed: r.Failed, Unreached: r.Unreached}
 	if r.Owner.IsValid() {
 		report.Owner = r.Owner.String()
 	}

@@ -192,13 +192,29 @@ func (r *Runner) settle(do steps, cache *stage) error {
 
 func requestResync(do steps, source *stage) error {
 	return do.noted("request-resync", source.address, func() ([]control.Count, string, error) {
-		replay := source.replays.request(0, 0, "request-resync", false)
-		counts, err := replay.wait(do.ctx)
-		if err != nil {
-			return counts, "", err
-		}
-		return counts, replay.note, nil
+		return source.replays.request(0, 0, "request-resync", false).noted(do.ctx)
 	})
+}
+
+// ifReached is replay of something for the peers, or from them, where it is no
+// failure that none can be reached: that is said, and made up for later.
+func (d steps) ifReached(name string, s *stage, flags flow.SyncFlags) error {
+	return d.noted(name, s.address, func() ([]control.Count, string, error) {
+		counts, note, err := s.replays.request(0, flags, name, false).noted(d.ctx)
+		if errors.As(err, new(unreached)) {
+			return nil, err.Error() + "; it is made up for when they can be reached", nil
+		}
+		return counts, note, err
+	})
+}
+
+// noted is wait, with what the counts don't tell.
+func (r *replay) noted(ctx context.Context) ([]control.Count, string, error) {
+	counts, err := r.wait(ctx)
+	if err != nil {
+		return counts, "", err
+	}
+	return counts, r.note, nil
 }
 
 // beginResync asks the peers and does not wait for what they answer.

@@ -2,10 +2,14 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/plugin"
@@ -16,18 +20,52 @@ import (
 // same link, since one transmitter numbers all that a node sends there.
 func (p *replayer) askPeers(ctx context.Context, r *replay) error {
 	peers := newAnswers(time.Now(), p.stage.peers())
+	var none error
 	asked := false
+	p.owe("")
 	for _, sink := range p.stage.runner.sinksOn(p.stage.conf.Traits.GetLink()) {
-		if err := sink.ask(ctx); err != nil {
+		switch err := sink.ask(ctx); {
+		case errors.As(err, new(unreached)):
+			p.owe(r.reason)
+			none = err
+		case err != nil:
 			return fmt.Errorf("%w: %w", errBroken, err)
+		default:
+			asked = true
 		}
-		asked = true
 	}
-	if !asked {
+	switch {
+	case !asked && none != nil:
+		return none
+	case !asked:
 		return fmt.Errorf("nobody to ask through: no sink sends on %s", p.stage.conf.Traits.GetLink())
 	}
 	p.awaitPeers(ctx, r, peers)
 	return nil
+}
+
+// owe notes why peers that could not be reached are still to be asked; "": they
+// are not.
+func (p *replayer) owe(reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.owed = reason
+}
+
+// askOwed asks the peers on a sink's link, if they could not be reached when they
+// were to be asked.
+func (r *Runner) askOwed(sink *stage) {
+	for _, s := range r.stages {
+		if !hearsPeers(s) || s.conf.Traits.GetLink() != sink.conf.Traits.GetLink() {
+			continue
+		}
+		s.replays.mu.Lock()
+		reason := s.replays.owed
+		s.replays.mu.Unlock()
+		if reason != "" {
+			s.replays.request(0, 0, reason, true)
+		}
+	}
 }
 
 // ask has a sink ask the peers on its link for everything.
@@ -127,6 +165,9 @@ func (s *stage) command(ctx context.Context, c plugin.Command, out io.Writer) er
 		piece, err := stream.Recv()
 		if err == io.EOF {
 			return nil
+		}
+		if status.Code(err) == codes.FailedPrecondition {
+			return unreached(plain(err).Error())
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", s.address, c.Name, plain(err))

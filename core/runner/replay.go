@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +36,12 @@ const (
 // errBroken says that a replay can't end: it is worth another try.
 var errBroken = errors.New("broken off")
 
+// unreached says why peers did not get what they were to be sent. That is no use
+// to try again: a sink says link-up when somebody can be reached.
+type unreached string
+
+func (e unreached) Error() string { return string(e) }
+
 // A replayer runs the replays of one source or cache, one at a time, in the
 // order in which they were asked for. A request like one that waits joins it.
 type replayer struct {
@@ -48,7 +55,8 @@ type replayer struct {
 	last    []*replay // ended, newest last; for status
 	pause   time.Duration
 	ended   time.Time
-	over    error // why there will be no more replays, once run has returned
+	over    error  // why there will be no more replays, once run has returned
+	owed    string // why peers are to be asked as soon as one can be reached, or ""
 }
 
 // keepReplays is how many ended replays a replayer remembers.
@@ -74,6 +82,7 @@ type replay struct {
 	answers   int      // of peers, of a replay by link
 	owners    []string // whose answers they are
 	note      string   // what the counts don't tell
+	unreached []string // why sinks sent nothing
 	over      bool     // it has ended: late reports change nothing
 }
 
@@ -251,11 +260,14 @@ func (p *replayer) finish(r *replay, err error) {
 	if r.note != "" {
 		log = log.With("note", r.note)
 	}
-	if err != nil {
+	switch {
+	case errors.As(err, new(unreached)):
+		log.Info("replay not sent: peers get it when they can be reached", "error", err)
+	case err != nil:
 		log.Error("replay failed", "error", err)
-		return
+	default:
+		log.Info("replayed")
 	}
-	log.Info("replayed")
 }
 
 // fail ends all that waits, and all that is asked for from now on.
@@ -287,7 +299,7 @@ func (p *replayer) try(ctx context.Context, r *replay) error {
 	r.mu.Lock()
 	r.id = p.stage.runner.replayID.Add(1)
 	r.receivers = p.stage.receivers(r.edge)
-	r.counts, r.answers, r.owners, r.note = nil, 0, nil, ""
+	r.counts, r.answers, r.owners, r.note, r.unreached = nil, 0, nil, "", nil
 	if r.started.IsZero() {
 		r.started = time.Now()
 	}
@@ -317,9 +329,11 @@ func (r *replay) await(ctx context.Context) error {
 	there := time.Now()
 	for {
 		r.mu.Lock()
-		left := slices.Clone(r.receivers)
+		left, why := slices.Clone(r.receivers), strings.Join(r.unreached, "; ")
 		r.mu.Unlock()
 		switch {
+		case len(left) == 0 && why != "":
+			return unreached(why)
 		case len(left) == 0:
 			return nil
 		case slices.ContainsFunc(left, (*stage).runs):
@@ -355,6 +369,9 @@ func (r *replay) report(from *stage, report *stagepb.Report) {
 		r.receivers = slices.Delete(r.receivers, i, i+1)
 	case report.Owner == "":
 		return
+	}
+	if report.Unreached != "" {
+		r.unreached = append(r.unreached, printable(report.Unreached))
 	}
 	r.answers++
 	if report.Owner != "" && !slices.Contains(r.owners, report.Owner) {

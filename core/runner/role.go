@@ -86,7 +86,8 @@ func (r *Runner) changeRole(do steps, q control.Request) error {
 //  6. the peers are sent everything once, as this node's own.
 //
 // A step that fails does not keep the others from being tried: half a takeover
-// is better than none, and the command fails in the end.
+// is better than none, and the command fails in the end. That no peer can be
+// reached is no failure: the node takes over because of it, as often as not.
 func (r *Runner) takeOver(do steps) error {
 	var errs []error
 	if r.purges.cancel() {
@@ -109,7 +110,7 @@ func (r *Runner) takeOver(do steps) error {
 	}
 	for _, s := range r.stages {
 		if r.sendsBulk(s) {
-			errs = append(errs, do.replay("bulk", s, 0, flow.SyncClaim))
+			errs = append(errs, do.ifReached("bulk", s, flow.SyncClaim))
 		}
 	}
 	return errors.Join(errs...)
@@ -142,7 +143,7 @@ func (r *Runner) askPrimary(do steps) error {
 	var errs []error
 	for _, s := range r.stages {
 		if hearsPeers(s) {
-			errs = append(errs, requestResync(do, s))
+			errs = append(errs, do.ifReached("request-resync", s, 0))
 		}
 	}
 	return errors.Join(errs...)

@@ -84,6 +84,7 @@ func (r *Runner) signalled(s *stage, signal *stagepb.Signal) {
 		edge := uint16(signal.Edge)
 		if s.conf.Kind == plugin.KindSink {
 			edge = s.edgeNumber
+			r.askOwed(s)
 		}
 		if s.conf.Kind != plugin.KindSink && edge > 0 { // what was replayed into it is lost as well
 			if len(s.below) < 2 || int(edge) > len(s.below) {

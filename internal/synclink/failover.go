@@ -86,6 +86,9 @@ func (t *Transmitter) open(o *outgoing) error {
 		address, err := o.Outlet.Open(&o.iface)
 		if err == nil {
 			o.address, o.foreign, o.stuck = address, !o.iface.Has(address), false
+			if !t.identity.IsValid() {
+				t.identity = address
+			}
 		}
 		return err
 	})
@@ -152,7 +155,7 @@ func (t *Transmitter) watch(now time.Time) {
 		if o.usable() == nil && o.works.IsZero() {
 			o.works = now
 		}
-		o.Outlet.Tend(now, &tally{t, o, nil})
+		o.Outlet.Tend(now, &tally{t: t, link: o})
 	}
 	t.choose(now)
 }
@@ -202,10 +205,16 @@ func (t *Transmitter) adapt(o *outgoing, size bool) {
 // interface that had it, though another of its name is there. Peers see another
 // port, and so a new sequence.
 func (t *Transmitter) reopen(o *outgoing) {
+	first := !o.address.IsValid()
 	if err := t.open(o); err != nil {
 		return // what is wrong is logged as trouble; it is tried again
 	}
-	t.host.Logger().Info("sending from another socket", "interface", o.Interface, "address", o.address)
+	if first {
+		t.host.Logger().Info("sending", "to", o.To, "interface", o.Interface, "address", o.address, "mtu", o.iface.MTU)
+		t.checkBuffer(o)
+	} else {
+		t.host.Logger().Info("sending from another socket", "interface", o.Interface, "address", o.address)
+	}
 	if o == t.active {
 		t.fit()
 	}

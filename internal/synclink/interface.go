@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -33,9 +34,29 @@ func (i *Interface) Address(want netip.Addr, f Family) (netip.Addr, error) {
 		}
 	}
 	if i.Index == 0 {
-		return netip.Addr{}, fmt.Errorf("there is no interface %s", i.Name)
+		return netip.Addr{}, i.absent()
 	}
-	return netip.Addr{}, fmt.Errorf("interface %s has no IPv%d address: add one, or set address", i.Name, f)
+	return netip.Addr{}, noAddress(fmt.Sprintf("interface %s has no IPv%d address: add one, or set address", i.Name, f))
+}
+
+func (i *Interface) absent() error { return fmt.Errorf("there is no interface %s", i.Name) }
+
+// noAddress is the error of an interface that lacks an address.
+type noAddress string
+
+func (e noAddress) Error() string { return string(e) }
+
+// comes says whether a link that can't be opened may be later, by itself: its
+// interface is not there, or down, or lacks an address.
+func (i *Interface) comes(err error) bool {
+	var address noAddress
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EADDRINUSE):
+		return false
+	case i.Index == 0 || !i.Running || errors.As(err, &address):
+		return true
+	}
+	return errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENETUNREACH)
 }
 
 // Has says whether an address is the interface's.

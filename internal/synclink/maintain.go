@@ -1,9 +1,12 @@
 package synclink
 
 import (
+	"fmt"
 	"strings"
 	"time"
 	"unicode"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/internal/notrack"
@@ -69,6 +72,24 @@ func (r *Receiver) watched(index int) bool {
 		}
 	}
 	return false
+}
+
+// Note implements plugin.Noter: what is wrong with links.
+func (r *Receiver) Note() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var words []string
+	for _, n := range r.links {
+		switch {
+		case n.iface.Index == 0:
+			words = append(words, fmt.Sprintf("interface %s: %v", n.Interface, unix.ENODEV))
+		case !n.iface.Running:
+			words = append(words, fmt.Sprintf("interface %s: %v", n.Interface, unix.ENETDOWN))
+		case !n.open:
+			words = append(words, fmt.Sprintf("interface %s: can't receive there: see the log", n.Interface))
+		}
+	}
+	return strings.Join(words, "; ")
 }
 
 // works says whether something can be received on the link.

@@ -113,6 +113,9 @@ func (o *DatagramOutlet) Adapt(i *Interface) error {
 // that is known to be less.
 func (o *DatagramOutlet) Room(i *Interface) int {
 	mtu := i.MTU
+	if mtu == 0 { // it is not there yet
+		mtu = leastMTU
+	}
 	for _, s := range o.Sockets {
 		level, option := unix.IPPROTO_IP, unix.IP_MTU
 		if o.Family == 6 {

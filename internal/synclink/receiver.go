@@ -89,7 +89,8 @@ func NewReceiver(typ string, r Receiving, links []IncomingLink) *Receiver {
 	return s
 }
 
-// Open opens the links that can be, which must be one at least.
+// Open opens the links that can be. It also begins while no interface or address
+// of theirs is there yet: the loop opens them when they come.
 func (r *Receiver) Open(_ context.Context, host plugin.Host) (err error) {
 	r.host = host
 	if r.monitor, err = openMonitor(); err != nil {
@@ -107,8 +108,11 @@ func (r *Receiver) Open(_ context.Context, host plugin.Host) (err error) {
 	return nil
 }
 
+// openLinks opens the links that can be. It is an error if there is none and
+// none is to be waited for.
 func (r *Receiver) openLinks() error {
 	var all error
+	opened, awaited := false, false
 	for i, l := range r.Links {
 		n := &incoming{IncomingLink: l, number: i, iface: Interface{Name: l.Interface}}
 		r.links = append(r.links, n)
@@ -118,19 +122,24 @@ func (r *Receiver) openLinks() error {
 		}
 		if err != nil {
 			all = errors.Join(all, fmt.Errorf("open link %s: %w", n.Interface, err))
+			awaited = awaited || n.iface.comes(err)
 			continue
 		}
+		opened = true
 		if size, want := n.Inlet.Buffer(), int(r.Receiving.ReceiveBuffer); size < want {
 			r.host.Logger().Warn("receive buffer smaller than configured: raise net.core.rmem_max or grant CAP_NET_ADMIN",
 				"bytes", size, "configured", want)
 		}
 		r.host.Logger().Info("receiving", "at", n.At, "interface", n.Interface)
 	}
-	if !slices.ContainsFunc(r.links, func(n *incoming) bool { return n.open }) {
-		return all
-	}
-	if all != nil {
+	switch {
+	case opened && all != nil:
 		r.host.Logger().Warn("a link can't be used yet", "error", all)
+	case !opened && awaited:
+		r.host.Logger().Warn("nothing can be received yet: it begins as soon as a link can be used", "error", all)
+		r.host.Signal(plugin.SignalLinkDown, all.Error())
+	case !opened:
+		return all
 	}
 	return nil
 }
@@ -138,7 +147,7 @@ func (r *Receiver) openLinks() error {
 // openLink opens a link's inlet, or makes it adapt to its interface.
 func (r *Receiver) openLink(n *incoming) error {
 	if n.iface.Index == 0 {
-		return fmt.Errorf("there is no interface %s", n.Interface)
+		return n.iface.absent()
 	}
 	inside := r.Inside
 	if inside == nil {

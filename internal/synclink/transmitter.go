@@ -68,6 +68,8 @@ type outgoingReplay struct {
 	received uint64 // records that reached this stage
 	sent     uint64 // messages in datagrams that the kernel took
 	lost     bool   // a datagram of it was not
+	reached  bool   // the kernel took a datagram, and the link ran
+	err      error  // the last one, if there was any
 }
 
 // NewTransmitter returns a sink of the given type, as in "multicast".
@@ -75,7 +77,9 @@ func NewTransmitter(typ string, s Sending, links []OutgoingLink) *Transmitter {
 	return &Transmitter{Sending: s, Links: links, name: "sink " + typ, wake: -1}
 }
 
-// Open opens the links and begins to keep the node alive there.
+// Open opens the links and begins to keep the node alive there. It also begins
+// while no interface or address of theirs is there yet: the keeper opens them
+// when they come.
 func (t *Transmitter) Open(_ context.Context, host plugin.Host) (err error) {
 	t.host = host
 	t.trouble.init()
@@ -100,9 +104,11 @@ func (t *Transmitter) Open(_ context.Context, host plugin.Host) (err error) {
 	return nil
 }
 
-// openLinks opens the links that can be, which must be one at least.
+// openLinks opens the links that can be. It is an error if there is none and
+// none is to be waited for.
 func (t *Transmitter) openLinks() error {
 	var all error
+	var awaited *outgoing // the first of which something is not there yet
 	for _, l := range t.Links {
 		o := &outgoing{OutgoingLink: l, iface: Interface{Name: l.Interface}}
 		t.links = append(t.links, o)
@@ -115,27 +121,34 @@ func (t *Transmitter) openLinks() error {
 		}
 		if err != nil {
 			all = errors.Join(all, fmt.Errorf("open link %s: %w", o.Interface, err))
+			if awaited == nil && o.iface.comes(err) {
+				awaited = o
+			}
 			continue
 		}
 		t.host.Logger().Info("sending", "to", o.To, "interface", o.Interface, "address", o.address, "mtu", o.iface.MTU)
-		if size := o.Outlet.Buffer(); size < int(t.Sending.SendBuffer) {
-			t.host.Logger().Warn("send buffer smaller than configured: raise net.core.wmem_max or grant CAP_NET_ADMIN",
-				"bytes", size, "configured", t.Sending.SendBuffer)
-		}
+		t.checkBuffer(o)
 		if t.active == nil || t.active.usable() != nil && o.usable() == nil {
 			t.active = o
 		}
-		if !t.identity.IsValid() {
-			t.identity = o.address
-		}
 	}
-	if t.active == nil {
+	switch {
+	case t.active != nil && all != nil:
+		t.host.Logger().Warn("a link can't be used yet", "error", all)
+	case t.active == nil && awaited != nil:
+		t.active = awaited
+		t.host.Logger().Warn("nothing can be sent yet: it begins as soon as a link can be used", "error", all)
+	case t.active == nil:
 		return all
 	}
-	if all != nil {
-		t.host.Logger().Warn("a link can't be used yet", "error", all)
-	}
 	return nil
+}
+
+func (t *Transmitter) checkBuffer(o *outgoing) {
+	if size := o.Outlet.Buffer(); size < int(t.Sending.SendBuffer) {
+		t.host.Logger().Warn("send buffer smaller than configured: raise net.core.wmem_max or grant CAP_NET_ADMIN",
+			"bytes", size, "configured", t.Sending.SendBuffer)
+	}
 }
 
 // fit adapts datagrams to the active link.
@@ -241,11 +254,14 @@ func (t *Transmitter) end(b *flow.Batch, end flow.Sync) {
 		end.Count = r.sent
 		t.add(notrack.AppendSync(t.group[:0], b.Replay, flow.SyncEnd, end))
 		t.flush()
-		if r.lost {
+		switch {
+		case !r.reached && broken(r.err):
+			report.Unreached = t.unreached(r.err).Error()
+		case r.lost:
 			report.Failed = "not all of it could be sent on the link"
 		}
 	}
-	if report.Failed == "" {
+	if report.Failed == "" && report.Unreached == "" {
 		t.count.replays.Add(1)
 		report.Counts = []plugin.Count{{Name: "sent", Value: r.sent}}
 	} else {
@@ -264,8 +280,11 @@ func (t *Transmitter) Command(_ context.Context, c plugin.Command, out io.Writer
 	defer t.mu.Unlock()
 	t.packer.SetReplay(0)
 	t.add(notrack.AppendResync(t.group[:0], notrack.Resync{Asks: t.active.address}))
-	if err := t.flush(); err != nil {
-		return fmt.Errorf("%s: %s: %w", t.name, RequestResync, err)
+	switch sent := t.flush(); {
+	case !sent.reached && broken(sent.err):
+		return fmt.Errorf("%s: %s: %w", t.name, RequestResync, t.unreached(sent.err))
+	case sent.err != nil:
+		return fmt.Errorf("%s: %s: %w", t.name, RequestResync, sent.err)
 	}
 	t.count.requests.Add(1)
 	if c.JSON {
@@ -276,15 +295,30 @@ func (t *Transmitter) Command(_ context.Context, c plugin.Command, out io.Writer
 	return err
 }
 
-// flush sends all datagrams that are full or begun. It returns the last error;
-// each is counted, logged and signalled.
-func (t *Transmitter) flush() (last error) {
+// unreached says why nothing was sent; err is the last error of sending, if there
+// was any.
+func (t *Transmitter) unreached(err error) error {
+	if cause := t.active.usable(); cause != nil {
+		err = cause
+	}
+	if err == nil {
+		err = errors.New("no peer is there that takes anything")
+	}
+	return fmt.Errorf("%w: %w", plugin.ErrUnreached, err)
+}
+
+// broken says whether what was not sent was not for want of a link, or of
+// somebody there; an error that concerns single datagrams is another matter.
+func broken(err error) bool { return err == nil || linkDown(err) }
+
+// flush sends all datagrams that are full or begun, and returns what became of
+// them. Each error is counted, logged and signalled.
+func (t *Transmitter) flush() tally {
 	t.packer.Flush()
+	sent := tally{t: t, link: t.active}
 	if t.packer.Len() > 0 {
 		t.last = time.Now()
-		tally := tally{t, t.active, nil}
-		t.active.Outlet.Send(t.packer, &tally)
-		last = tally.err
+		t.send(&sent)
 		t.packer.Reset()
 	}
 	if t.resize {
@@ -292,17 +326,28 @@ func (t *Transmitter) flush() (last error) {
 		t.relook(t.active)
 		t.fit()
 	}
-	if last != nil {
+	if sent.err != nil {
 		t.choose(time.Now())
 	}
-	return last
+	return sent
+}
+
+func (t *Transmitter) send(y *tally) {
+	if t.active.address.IsValid() {
+		t.active.Outlet.Send(t.packer, y)
+		return
+	}
+	for range t.packer.Len() { // it was never open
+		y.Lost(t.active.usable())
+	}
 }
 
 // A tally takes what an outlet tells of one link.
 type tally struct {
-	t    *Transmitter
-	link *outgoing
-	err  error // the last one
+	t       *Transmitter
+	link    *outgoing
+	err     error // the last one
+	reached bool  // the kernel took a datagram, and the link ran
 }
 
 // Sent counts what the kernel took. Without a carrier it takes all and drops it,
@@ -312,6 +357,7 @@ func (y *tally) Sent(datagrams int, bytes uint64) {
 	t.count.datagrams.Add(uint64(datagrams))
 	t.count.bytes.Add(bytes)
 	if y.link.iface.Running {
+		y.reached, t.replay.reached = true, true
 		y.link.sent()
 		t.trouble.over(t.host, y.link)
 	} else {
@@ -341,9 +387,9 @@ func (y *tally) Lost(err error) {
 		return
 	}
 	t.count.errors(err).Add(1)
-	t.replay.lost = true
+	t.replay.lost, t.replay.err = true, err
 	y.err = err
-	if linkDown(err) {
+	if linkDown(err) && y.link.address.IsValid() {
 		y.link.failed(err)
 	}
 	t.trouble.begin(t.host, err)

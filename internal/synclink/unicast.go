@@ -152,7 +152,7 @@ func (p *OwnPlace) On(i *Interface) (netip.Addr, error) {
 		if a := p.Address.Unmap(); i.Has(a) {
 			return a, nil
 		}
-		return netip.Addr{}, fmt.Errorf("%v is no address of interface %s", p.Address, i.Name)
+		return netip.Addr{}, noAddress(fmt.Sprintf("%v is no address of interface %s", p.Address, i.Name))
 	}
 	a, err := i.Address(netip.Addr{}, 4)
 	if err != nil {

@@ -398,11 +398,11 @@ func TestLinkDown(t *testing.T) {
 	testbed.Eventually(t, patience, h.host.signalled(plugin.SignalLinkDown))
 	begin, end := flow.Event{Kind: flow.SyncBegin}, flow.Event{Kind: flow.SyncEnd, Sync: flow.Sync{Count: 1}}
 	h.write(batch(t, flow.Header{Replay: 1}, begin, flowOf(1), end))
-	if r := h.host.reports[0]; r.Failed == "" {
+	if r := h.host.reports[0]; r.Unreached == "" {
 		t.Errorf("%+v", r)
 	}
-	if err := h.sink.Command(t.Context(), plugin.Command{Name: synclink.RequestResync}, &bytes.Buffer{}); err == nil {
-		t.Error("asked nobody, and said nothing")
+	if err := h.sink.Command(t.Context(), plugin.Command{Name: synclink.RequestResync}, &bytes.Buffer{}); !errors.Is(err, plugin.ErrUnreached) {
+		t.Errorf("asked nobody: %v", err)
 	}
 	if err := h.a.SetLink(testbed.SyncLink, true); err != nil {
 		t.Fatal(err)

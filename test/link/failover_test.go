@@ -192,6 +192,17 @@ func uses(n *node.Node, typ, device string) func() error {
 	}
 }
 
+// notes is a condition: a node's sink notes something, among other things.
+func notes(n *node.Node, typ, words string) func() error {
+	return func() error {
+		stage, err := n.Stage("local.sink." + typ)
+		if err == nil && !strings.Contains(stage.Note, words) {
+			err = fmt.Errorf("it notes %q", stage.Note)
+		}
+		return err
+	}
+}
+
 // rests is a condition: a node's sink sends on the first link, and nothing is wrong
 // with the other.
 func rests(n *node.Node, typ string) func() error {

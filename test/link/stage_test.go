@@ -139,7 +139,7 @@ func (h *host) replayed(id uint64) func() error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		for _, r := range slices.Backward(h.reports) {
-			if r.Replay == id && r.Failed == "" {
+			if r.Replay == id && r.Failed == "" && r.Unreached == "" {
 				return nil
 			}
 		}

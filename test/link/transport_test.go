@@ -20,13 +20,19 @@ var (
 func pair(t testing.TB) (a, b *testbed.Namespace) {
 	t.Helper()
 	a, b = testbed.MustNamespace(t, "a"), testbed.MustNamespace(t, "b")
+	join(t, a, b)
+	return a, b
+}
+
+// join lays a cable between two namespaces.
+func join(t testing.TB, a, b *testbed.Namespace) {
+	t.Helper()
 	if err := testbed.Cable(a, testbed.SyncLink, b, testbed.SyncLink); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(a.AddAddr(testbed.SyncLink, a4, a6), b.AddAddr(testbed.SyncLink, b4, b6)); err != nil {
 		t.Fatal(err)
 	}
-	return a, b
 }
 
 // A transport is what a test is run for.

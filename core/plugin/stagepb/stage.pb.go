@@ -1618,6 +1618,7 @@ type Report struct {
 	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
 	Counts        []*Count               `protobuf:"bytes,3,rep,name=counts,proto3" json:"counts,omitempty"`
 	Failed        string                 `protobuf:"bytes,4,opt,name=failed,proto3" json:"failed,omitempty"`
+	Unreached     string                 `protobuf:"bytes,5,opt,name=unreached,proto3" json:"unreached,omitempty"` // why the peers did not get it, though it was complete: not to be tried again, a "link-up" follows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1676,6 +1677,13 @@ func (x *Report) GetCounts() []*Count {
 func (x *Report) GetFailed() string {
 	if x != nil {
 		return x.Failed
+	}
+	return ""
+}
+
+func (x *Report) GetUnreached() string {
+	if x != nil {
+		return x.Unreached
 	}
 	return ""
 }
@@ -1867,12 +1875,13 @@ const file_stage_proto_rawDesc = "" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x14\n" +
 	"\x05times\x18\x03 \x01(\x04R\x05times\x12+\n" +
 	"\x04done\x18\x04 \x01(\v2\x17.sluice.stage.v1.ReportR\x04done\x12\x12\n" +
-	"\x04edge\x18\x05 \x01(\rR\x04edge\"~\n" +
+	"\x04edge\x18\x05 \x01(\rR\x04edge\"\x9c\x01\n" +
 	"\x06Report\x12\x16\n" +
 	"\x06replay\x18\x01 \x01(\x04R\x06replay\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x12.\n" +
 	"\x06counts\x18\x03 \x03(\v2\x16.sluice.stage.v1.CountR\x06counts\x12\x16\n" +
-	"\x06failed\x18\x04 \x01(\tR\x06failed\"1\n" +
+	"\x06failed\x18\x04 \x01(\tR\x06failed\x12\x1c\n" +
+	"\tunreached\x18\x05 \x01(\tR\tunreached\"1\n" +
 	"\x05Count\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value2\xae\x04\n" +
