@@ -16,9 +16,18 @@ import (
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
 )
 
+// Versions of the control protocol. Runner and plugin use the newest that both
+// know. New fields and new calls that the runner can do without raise nothing: an
+// old plugin ignores the first and answers the second with Unimplemented. What an
+// old plugin would misunderstand raises ProtocolVersion.
+const (
+	ProtocolVersion = 1 // the newest, which this package speaks
+	OldestProtocol  = 1 // the oldest that a runner takes, and a plugin still serves
+)
+
 // Handshake is what runner and stage must agree on before they speak.
 var Handshake = goplugin.HandshakeConfig{
-	ProtocolVersion:  1,
+	ProtocolVersion:  OldestProtocol, // of a peer that names none
 	MagicCookieKey:   "SLUICE_STAGE",
 	MagicCookieValue: "8d1f6a2e-plugin-of-a-sluice-runner",
 }
@@ -51,9 +60,11 @@ func Serve(d Definition) error {
 	server := newServer(d, slog.New(logHandler(os.Stderr)))
 	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig: Handshake,
-		Plugins:         goplugin.PluginSet{ServiceName: &grpcPlugin{server: server}},
-		GRPCServer:      goplugin.DefaultGRPCServer,
-		Logger:          hclog.NewNullLogger(),
+		VersionedPlugins: versioned(func() goplugin.PluginSet {
+			return goplugin.PluginSet{ServiceName: &grpcPlugin{server: server}}
+		}),
+		GRPCServer: goplugin.DefaultGRPCServer,
+		Logger:     hclog.NewNullLogger(),
 	})
 	os.Exit(0) // the runner closed the control connection
 	return nil
@@ -100,8 +111,17 @@ func (p *grpcPlugin) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, c *gr
 	return stagepb.NewStageClient(c), nil
 }
 
-// ClientPlugins is the plugin set for the runner's side; its service dispenses
-// a stagepb.StageClient.
-func ClientPlugins() goplugin.PluginSet {
-	return goplugin.PluginSet{ServiceName: &grpcPlugin{}}
+// ClientPlugins are the plugin sets for the runner's side, by the version of the
+// protocol; their service dispenses a stagepb.StageClient.
+func ClientPlugins() map[int]goplugin.PluginSet {
+	return versioned(func() goplugin.PluginSet { return goplugin.PluginSet{ServiceName: &grpcPlugin{}} })
+}
+
+// versioned makes a set for each version that is spoken.
+func versioned(set func() goplugin.PluginSet) map[int]goplugin.PluginSet {
+	sets := map[int]goplugin.PluginSet{}
+	for v := OldestProtocol; v <= ProtocolVersion; v++ {
+		sets[v] = set()
+	}
+	return sets
 }

@@ -2,7 +2,6 @@ package runner
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
@@ -128,36 +126,14 @@ func (c *Catalog) start(ctx context.Context, kind plugin.Kind, typ string) (*des
 	if err != nil {
 		return nil, err
 	}
-	p, err := startProcess(ctx, c.spawner, processConfig{name: "plugin " + name, path: path, args: args, log: c.log})
+	p, err := startProcess(ctx, c.spawner, processConfig{
+		name: "plugin " + name, path: path, args: args, kind: kind, typ: typ, log: c.log,
+	})
 	if err != nil {
 		return nil, err
 	}
-	description, err := describe(ctx, p, kind, typ)
-	if err != nil {
-		p.kill()
-		return nil, err
-	}
-	d := &described{p, description}
+	d := &described{p, p.description}
 	c.started[name] = d
-	return d, nil
-}
-
-// describe asks a plugin what it is and checks that it is what was asked for.
-func describe(ctx context.Context, p *process, kind plugin.Kind, typ string) (*stagepb.Description, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	d, err := p.Describe(ctx, &stagepb.DescribeRequest{})
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("%s: describe: %w", p.name, err)
-	case d.Kind != string(kind) || d.Type != typ:
-		return nil, fmt.Errorf("%s says that it is %s-%s: rename the file", p.name, d.Kind, d.Type)
-	case d.BatchVersion != flow.Version:
-		return nil, fmt.Errorf("%s reads batches of version %d, this runner writes version %d: rebuild the plugin",
-			p.name, d.BatchVersion, flow.Version)
-	case d.Schema == nil:
-		return nil, errors.New(p.name + ": describe: no schema")
-	}
 	return d, nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +47,11 @@ type process struct {
 	exited  chan struct{}            // closed when the child was waited for
 	err     error                    // how it ended; read after exited
 	stderr  *stderrLog
+	reason  atomic.Pointer[string] // why the runner killed it; nil if it did not
+
+	config      processConfig
+	hello       atomic.Pointer[string] // the first line that it wrote: go-plugin's handshake
+	description *stagepb.Description   // once started
 
 	client    *goplugin.Client
 	socketDir string // removed once connected, so that no kill leaves it behind
@@ -56,6 +62,8 @@ type processConfig struct {
 	name  string   // for messages and ps(1)
 	path  string   // of the executable
 	args  []string // with args[0]
+	kind  plugin.Kind
+	typ   string // that it must say it is
 	netns string
 	files []*os.File // inherited from descriptor 4 on
 	log   *slog.Logger
@@ -71,10 +79,10 @@ const firstFile = 4
 func startProcess(ctx context.Context, s *spawner, c processConfig) (*process, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	p := &process{name: c.name, spawned: make(chan struct{}), exited: make(chan struct{}), stderr: newStderrLog(c.log)}
+	p := &process{name: c.name, config: c, spawned: make(chan struct{}), exited: make(chan struct{}), stderr: newStderrLog(c.log)}
 	p.client = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig:  plugin.Handshake,
-		Plugins:          plugin.ClientPlugins(),
+		VersionedPlugins: plugin.ClientPlugins(),
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		GRPCDialOptions:  []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage))},
 		SkipHostEnv:      true,
@@ -99,6 +107,7 @@ func startProcess(ctx context.Context, s *spawner, c processConfig) (*process, e
 	}
 	if err != nil {
 		p.kill()
+		err = p.explain(err)
 		if tail := p.stderr.tail(); tail != "" {
 			err = fmt.Errorf("%w; it wrote: %s", err, tail)
 		}
@@ -119,10 +128,19 @@ func (p *process) connect(ctx context.Context) error {
 		return err
 	}
 	p.StageClient = raw.(stagepb.StageClient)
-	if _, err = p.Describe(ctx, &stagepb.DescribeRequest{}); err != nil {
+	if p.description, err = p.Describe(ctx, &stagepb.DescribeRequest{}); err != nil {
+		return fmt.Errorf("describe: %w", plain(err))
+	}
+	if err := p.checkDescription(); err != nil {
 		return err
 	}
 	return os.RemoveAll(p.socketDir)
+}
+
+// killFor ends the process now, and keeps why for whoever asks how it ended.
+func (p *process) killFor(reason string) {
+	p.reason.CompareAndSwap(nil, &reason)
+	p.kill()
 }
 
 // kill ends the process now and frees what the client holds.
@@ -184,7 +202,7 @@ func (c *child) Start(context.Context) error {
 	line, lineWriter := io.Pipe()
 	c.stdout = line
 	streams := make(chan struct{}, 2)
-	go func() { firstLine(stdout, lineWriter); streams <- struct{}{} }()
+	go func() { p.firstLine(stdout, lineWriter); streams <- struct{}{} }()
 	go func() { p.stderr.read(stderr); streams <- struct{}{} }()
 	go func() {
 		p.err = wait(cmd.Process)
@@ -214,9 +232,12 @@ func wait(p *os.Process) error {
 
 // firstLine passes the handshake on and throws the rest away: go-plugin's own
 // reader stops at a long line, and the plugin would then block on a full pipe.
-func firstLine(stdout io.Reader, to io.Writer) {
+func (p *process) firstLine(stdout io.Reader, to io.Writer) {
 	r := bufio.NewReaderSize(stdout, 4096)
-	if line, err := r.ReadSlice('\n'); err == nil {
+	line, err := r.ReadSlice('\n')
+	hello := strings.TrimSpace(string(line))
+	p.hello.Store(&hello)
+	if err == nil {
 		_, _ = to.Write(line)
 	}
 	_, _ = io.Copy(io.Discard, r)

@@ -63,6 +63,7 @@ type stage struct {
 	lastError  string
 	statistics *stagepb.StatisticsReply // the process's last, maybe nil
 	past       totals                   // of processes that are gone
+	pastLines  uint64                   // of their logs that were dropped
 }
 
 func newStage(r *Runner, l *line, conf *pipeline.Stage) *stage {
@@ -83,7 +84,7 @@ func (s *stage) launch(ctx context.Context) error {
 	}
 	files, inputs, outputs := s.descriptors()
 	p, err := startProcess(ctx, s.runner.spawner, processConfig{
-		name: s.address, path: path, args: args, netns: s.conf.Traits.GetNetns(), files: files,
+		name: s.address, path: path, args: args, kind: s.conf.Kind, typ: s.conf.Type, netns: s.conf.Traits.GetNetns(), files: files,
 		log: s.runner.log.With("stage", s.address), level: s.runner.options.Level,
 	})
 	if err != nil {
@@ -237,6 +238,9 @@ func (s *stage) died(p *process) {
 	if p.err != nil {
 		reason = p.err.Error()
 	}
+	if why := p.reason.Load(); why != nil {
+		reason = "killed: " + *why
+	}
 	if tail := p.stderr.tail(); tail != "" {
 		reason += "; it wrote: " + tail
 	}
@@ -244,6 +248,7 @@ func (s *stage) died(p *process) {
 	s.proc = nil
 	s.state, s.since, s.lastError = stateWaiting, time.Now(), reason
 	s.past.add(s.statistics)
+	s.pastLines += p.stderr.droppedLines()
 	s.statistics = nil
 	s.mu.Unlock()
 	s.runner.log.Error("stage died", "stage", s.address, "pid", p.pid(), "reason", reason)
@@ -261,7 +266,7 @@ func (s *stage) readSignals(p *process) {
 	case <-p.exited:
 	case <-time.After(hangTimeout):
 		s.runner.log.Error("stage's signals ended and it is killed", "stage", s.address, "pid", p.pid(), "error", err)
-		p.kill()
+		p.killFor("its signals could not be read any more")
 	}
 }
 

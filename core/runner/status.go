@@ -16,6 +16,7 @@ import (
 // totals is what the processes of a stage counted that are gone.
 type totals struct {
 	in, out, lost uint64
+	malformed     uint64 // batches refused
 }
 
 func (t *totals) add(s *stagepb.StatisticsReply) {
@@ -25,6 +26,7 @@ func (t *totals) add(s *stagepb.StatisticsReply) {
 	t.in += s.EventsIn
 	t.out += s.EventsOut
 	t.lost += lost(s)
+	t.malformed += s.Malformed
 }
 
 // lost sums up what a stage lost, by any cause.
@@ -60,6 +62,7 @@ func (r *Runner) Status(context.Context) (*control.Status, error) {
 }
 
 func (s *stage) status() control.StageStatus {
+	below := s.belowTotals()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := control.StageStatus{
@@ -86,6 +89,7 @@ func (s *stage) status() control.StageStatus {
 			})
 		}
 	}
+	c.Note = s.withRemarks(c.Note, c.EventsIn, below)
 	return c
 }
 

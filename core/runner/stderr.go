@@ -33,6 +33,7 @@ type stderrLog struct {
 	mu      sync.Mutex
 	last    []string
 	dropped int
+	lost    uint64 // lines dropped in all
 	told    time.Time
 }
 
@@ -65,6 +66,7 @@ func (l *stderrLog) line(line string) {
 	allowed := l.limiter.Allow()
 	if !allowed {
 		l.dropped++
+		l.lost++
 	}
 	dropped := 0
 	if l.dropped > 0 && time.Since(l.told) > dropInterval {
@@ -113,6 +115,13 @@ func printable(s string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(s, "?"))
+}
+
+// droppedLines returns how many lines were dropped.
+func (l *stderrLog) droppedLines() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lost
 }
 
 // tail returns the last lines, on one.

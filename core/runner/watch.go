@@ -52,7 +52,7 @@ func (s *stage) watch(p *process) {
 		}
 		if reason := w.ask(); reason != "" {
 			s.runner.log.Error("stage hangs and is killed", "stage", s.address, "pid", p.pid(), "reason", reason)
-			p.kill()
+			p.killFor(reason)
 			return
 		}
 	}

@@ -1,0 +1,43 @@
+package pipeline
+
+import (
+	"context"
+	"os"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/sluice-project/sluice/core/plugin/stagepb"
+)
+
+// LoadBlock decodes text, what stands within the block of one stage, by a plugin's
+// schema, and has the plugin check it. It returns the block as a JSON object and
+// the stage's traits, or diagnostics that point into the text, which they call
+// name.
+func LoadBlock(ctx context.Context, name string, text []byte, schema *stagepb.Schema,
+	configure func(context.Context, []byte) (*stagepb.Configured, error)) ([]byte, *stagepb.Traits, Files, hcl.Diagnostics) {
+	l := newLoader(ctx, Options{Environ: os.Environ()})
+	file, diags := hclsyntax.ParseConfig(text, name, hcl.InitialPos)
+	l.files[name] = file
+	if diags.HasErrors() {
+		return nil, nil, l.files, diags
+	}
+	header := hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}
+	spec, err := stageSpecOf(schema)
+	if err != nil {
+		return nil, nil, l.files, append(diags, failure("Bad schema", "The plugin's schema can't be used: "+err.Error()+".", &header))
+	}
+	block, more := l.scope.decode(file.Body, header, spec)
+	if diags = append(diags, more...); diags.HasErrors() {
+		return nil, nil, l.files, diags
+	}
+	reply, err := configure(ctx, block.json)
+	if err != nil {
+		return nil, nil, l.files, append(diags, failure("Plugin failed", "The plugin can't be asked: "+err.Error()+".", &header))
+	}
+	diags = append(diags, l.scope.point(reply.Diagnostics, file.Body, header, block.complete)...)
+	if reply.Traits == nil {
+		reply.Traits = &stagepb.Traits{}
+	}
+	return block.json, reply.Traits, l.files, diags
+}
