@@ -56,7 +56,7 @@ func startStage(t testing.TB, n *testbed.Namespace, config string, start *stagep
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Env = append(cmd.Env, "PLUGIN_UNIX_SOCKET_DIR="+t.TempDir()) // its socket stays when it is killed
 	s.plugin = goplugin.NewClient(&goplugin.ClientConfig{
-		Cmd: cmd, HandshakeConfig: plugin.Handshake, Plugins: plugin.ClientPlugins(),
+		Cmd: cmd, HandshakeConfig: plugin.Handshake, VersionedPlugins: plugin.ClientPlugins(),
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC}, Logger: hclog.NewNullLogger(),
 		SyncStderr: os.Stderr,
 	})
