@@ -20,26 +20,14 @@ func benchFlow(i int) *flow.Flow {
 	return f
 }
 
-// A commit costs, for one flow: ours in batches, and the library's one request
-// with an answer. The kernel's part is included, about 4 µs.
+// A commit costs, for one flow: ours in batches, with nobody who listens and with
+// a listener whose filter drops what the writer caused, and the library's one
+// request with an answer. The kernel's part is included, about 4 µs.
 func BenchmarkCreate(b *testing.B) {
-	b.Run("ours", func(b *testing.B) {
-		n := testbed.MustNamespace(b, "fw")
-		w := mustWriter(b, n, WriterConfig{})
-		b.ReportAllocs()
-		i := 0
-		for b.Loop() {
-			if i++; i%200_000 == 0 {
-				flush(b, n, w)
-			}
-			if err := w.Commit(benchFlow(i)); err != nil {
-				b.Fatal(err)
-			}
-		}
-		if c := finish(b, w); c.Failed() > 0 {
-			b.Fatalf("%+v", c)
-		}
-	})
+	b.Run("ours", func(b *testing.B) { benchCreate(b, false, false) })
+	b.Run("heard", func(b *testing.B) { benchCreate(b, true, false) })
+	b.Run("SNAT", func(b *testing.B) { benchCreate(b, false, true) })
+	b.Run("SNAT heard", func(b *testing.B) { benchCreate(b, true, true) })
 	b.Run("library", func(b *testing.B) {
 		n := testbed.MustNamespace(b, "fw")
 		c, err := n.Conntrack()
@@ -58,6 +46,54 @@ func BenchmarkCreate(b *testing.B) {
 			}
 		}
 	})
+}
+
+func benchCreate(b *testing.B, heard, translated bool) {
+	n := testbed.MustNamespace(b, "fw")
+	w := mustWriter(b, n, WriterConfig{})
+	if heard {
+		mustEvents(b, n, EventsConfig{DropPorts: []uint32{w.Port()}})
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if i++; i%200_000 == 0 {
+			flush(b, n, w)
+		}
+		f := benchFlow(i)
+		if translated {
+			f.Reply.Destination = [16]byte{10, 9, 9, 8}
+			f.Reply.DestinationPort = uint16(1024 + i%60000)
+			f.Original.DestinationPort = uint16(80 + i/60000)
+			f.Reply.SourcePort = f.Original.DestinationPort
+		}
+		if err := w.Commit(f); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if c := finish(b, w); c.Failed() > 0 {
+		b.Fatalf("%+v", c)
+	}
+}
+
+// Preparing a batch for the kernel, of which the kernel's part is not measured.
+func BenchmarkPrepare(b *testing.B) {
+	var flows [batchLength]*flow.Flow
+	for i := range flows {
+		flows[i] = benchFlow(i)
+	}
+	one := new(batch)
+	b.ReportAllocs()
+	for n := 0; n < b.N; n += batchLength {
+		for _, f := range flows {
+			key := f.Key()
+			if one.has(&key) {
+				b.Fatal("twice")
+			}
+			one.add(commit, f, &key, 0, true)
+		}
+		one.clear()
+	}
 }
 
 func libraryFlow(from, to netip.Addr, f *flow.Flow) conntrack.Flow {
