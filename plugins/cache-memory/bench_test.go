@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -67,16 +66,16 @@ var raceDetector bool // see race_test.go
 // the process takes more than before.
 func TestMemory(t *testing.T) {
 	if testing.Short() || raceDetector {
-		t.Skip("fills 70 MB, and the race detector several times that")
+		t.Skip("fills 60 MB, and the race detector several times that")
 	}
-	const number, most = 500000, 225
+	const number, most = 500000, 140
 	debug.FreeOSMemory()
 	before := resident(t)
 	r, out := newRig(t), &discard{}
 	for i := 0; i < number; i += 500 {
 		r.feedFast(batchOf(flow.New, i, 500), out)
 	}
-	runtime.GC()
+	debug.FreeOSMemory()
 	after := resident(t)
 	each := float64(after-before) / number
 	t.Logf("%.0f bytes a flow resident, %.0f by the cache's own count", each, float64(r.cache.core.bytes())/number)

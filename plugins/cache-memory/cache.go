@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -27,6 +28,10 @@ type Cache struct {
 
 	mu   sync.Mutex // guards core; taken after the output's lock
 	core *core
+
+	giveBack *time.Timer // guarded by mu: memory goes back to the system then
+
+	pace pace // Replay's own: there is one at a time
 
 	// Apply's own.
 	packed packer
@@ -71,6 +76,9 @@ func (c *Cache) apply(b *flow.Batch, out output) error {
 		more = c.core.apply(&b.Header, &cursor, c.clock())
 		mark := c.core.event
 		c.core.emit(b.Header, &c.packed)
+		if c.core.index.let >= worthwhile {
+			c.letGo()
+		}
 		c.mu.Unlock()
 		c.tellFull()
 		if err := c.packed.send(out); err != nil {
@@ -83,6 +91,22 @@ func (c *Cache) apply(b *flow.Batch, out output) error {
 		}
 	}
 	return nil
+}
+
+// worthwhile is how many bytes are given back to the system at once. The garbage
+// collector may not look at them for hours: the table has no other garbage.
+const worthwhile = 256 << 10
+
+// letGo gives memory back that the table does not use any more, when it has not
+// grown for a second: this stops everything for some milliseconds. The caller
+// holds mu.
+func (c *Cache) letGo() {
+	c.core.index.let = 0
+	if c.giveBack == nil {
+		c.giveBack = time.AfterFunc(time.Second, debug.FreeOSMemory)
+	} else {
+		c.giveBack.Reset(time.Second)
+	}
 }
 
 // tellFull raises the signal when the cache refuses flows, or expectations, for

@@ -164,6 +164,9 @@ func (c *Cache) flush(f flushing, asJSON bool, out io.Writer) error {
 	for slot, more := uint32(0), true; more; {
 		c.mu.Lock()
 		slot, more = c.core.flush(f, slot, step, &flushed)
+		if !more {
+			c.letGo()
+		}
 		left = c.core.count.of[flows].held + c.core.count.of[expectations].held
 		c.mu.Unlock()
 	}

@@ -335,7 +335,7 @@ func (c *core) fill(e *entry) (changed bool) {
 func (c *core) store(e *entry, f *flow.Flow) (changed bool) {
 	old := &c.update
 	c.record = flow.AppendRecord(c.record[:0], &flow.Event{Kind: old.Kind, Flow: *f})
-	changed = !sameHead(e.head[:], c.record) || !sameTail(old.Tail, f.Tail)
+	changed = !sameHead(c.headOf(e), c.record) || !sameTail(old.Tail, f.Tail)
 	c.replace(e, c.record)
 	return changed
 }

@@ -7,11 +7,15 @@ package cachememory
 type index struct {
 	buckets []bucket // a power of two, or none
 	used    int
+	let     int // bytes of arrays that were let go of when it grew
 }
 
 type bucket struct{ hash, slot uint32 } // slot 0: empty
 
-const minBuckets = 1024
+const (
+	bucketSize = 8 // bytes
+	minBuckets = 1024
+)
 
 func (x *index) mask() uint32 { return uint32(len(x.buckets) - 1) }
 
@@ -45,6 +49,7 @@ func (x *index) put(b bucket) {
 
 func (x *index) grow() {
 	old := x.buckets
+	x.let += bucketSize * len(old)
 	x.buckets = make([]bucket, max(minBuckets, 2*len(old)))
 	for _, b := range old {
 		if b.slot != 0 {
@@ -69,4 +74,4 @@ func (x *index) remove(hash, slot uint32) {
 	x.used--
 }
 
-func (x *index) bytes() int { return 8 * len(x.buckets) }
+func (x *index) bytes() int { return bucketSize * len(x.buckets) }

@@ -29,13 +29,14 @@ func flowKey(r []byte) (k key) {
 // An entry is one flow or expectation, or the tombstone of one. It has no pointers, so that
 // millions cost the garbage collector nothing.
 type entry struct {
-	head    [flow.HeadSize]byte // the flow's record without its tail
-	tail    uint32              // where tails keeps the rest of the record
-	named   uint32              // begin of the replay that named it last
-	live    uint32              // epoch in which a live event touched it last
-	changed uint32              // second in which it changed last
-	since   uint32              // second in which it became known
-	owner   uint16              // index into owners
+	head    [tuplesAt]byte // the begin of the flow's record
+	tuples  packedTuples   // what follows
+	tail    uint32         // where tails keeps the rest of the record
+	named   uint32         // begin of the replay that named it last
+	live    uint32         // epoch in which a live event touched it last
+	changed uint32         // second in which it changed last
+	since   uint32         // second in which it became known
+	owner   uint16         // index into owners
 	flags   flags
 }
 
@@ -50,6 +51,7 @@ const (
 	flagPending                    // touched by this batch, waiting for emit
 	flagChanged                    // there is something to emit
 	flagReplaced                   // what the stages below know is of another flow
+	flagWide                       // the tuples are not those of IPv4
 )
 
 func (e *entry) has(f flags) bool { return e.flags&f != 0 }
@@ -65,18 +67,22 @@ func (e *entry) tailSize() int {
 	return int(binary.LittleEndian.Uint16(e.head[:])) - flow.HeadSize
 }
 
-// chunkSize is how many entries are allocated at once.
-const chunkSize = 1024
+const (
+	chunkSize = 1024 // entries that are allocated at once
+	entrySize = 88   // bytes
+)
 
 // A table stores entries in slots. Slot 0 is none. Slots don't move as long as
 // their entry lives.
 type table struct {
-	chunks []*[chunkSize]entry
-	last   uint32 // the highest slot that was ever used
-	free   uint32 // the first of the free slots, linked through entry.tail
-	index  index
-	tails  tails
-	seed   maphash.Seed
+	chunks  []*[chunkSize]entry
+	last    uint32 // the highest slot that was ever used
+	free    uint32 // the first of the free slots, linked through entry.tail
+	index   index
+	tails   tails
+	wide    slab   // of tuples
+	scratch []byte // of headOf
+	seed    maphash.Seed
 }
 
 func newTable() table { return table{seed: maphash.MakeSeed()} }
@@ -101,11 +107,14 @@ func (t *table) find(k *key) uint32 {
 }
 
 // key returns the key under which an entry is stored.
-func (t *table) key(e *entry) key {
+func (t *table) key(e *entry) (k key) {
 	if e.class() == expectations {
 		return keyOf(t.appendRecord(nil, e))
 	}
-	return flowKey(e.head[:])
+	copy(k[0:2], e.head[8:10])
+	copy(k[2:6], e.head[12:16])
+	t.originalTuple(e, k[6:42])
+	return k
 }
 
 // insert stores a record under its key, which must not be there, and returns
@@ -123,7 +132,7 @@ func (t *table) insert(k *key, r flow.Record) uint32 {
 	}
 	e := t.at(slot)
 	*e = entry{flags: flagUsed}
-	copy(e.head[:], r)
+	t.setHead(e, r)
 	e.tail = t.tails.put(r[flow.HeadSize:])
 	t.index.add(t.hash(k), slot)
 	return slot
@@ -135,6 +144,7 @@ func (t *table) remove(slot uint32) {
 	k := t.key(e)
 	t.index.remove(t.hash(&k), slot)
 	t.tails.drop(e.tail, e.tailSize())
+	t.dropTuples(e)
 	*e = entry{tail: t.free}
 	t.free = slot
 }
@@ -142,23 +152,27 @@ func (t *table) remove(slot uint32) {
 // replace stores another record of the same key. r must not lie in the table.
 func (t *table) replace(e *entry, r flow.Record) {
 	e.tail = t.tails.replace(e.tail, e.tailSize(), r[flow.HeadSize:])
-	copy(e.head[:], r)
+	t.setHead(e, r)
 }
 
 // event decodes an entry. The tail refers to the table's memory.
 func (t *table) event(e *entry, ev *flow.Event) {
-	flow.Record(e.head[:]).Event(ev)
+	t.headOf(e).Event(ev)
 	ev.Tail = t.tails.get(e.tail, e.tailSize())
+}
+
+// headOf returns an entry's record without its tail, valid until the next call.
+func (t *table) headOf(e *entry) flow.Record {
+	t.scratch = t.appendHead(t.scratch[:0], e)
+	return t.scratch
 }
 
 // appendRecord appends an entry's record to p.
 func (t *table) appendRecord(p []byte, e *entry) []byte {
-	p = append(p, e.head[:]...)
-	return append(p, t.tails.get(e.tail, e.tailSize())...)
+	return append(t.appendHead(p, e), t.tails.get(e.tail, e.tailSize())...)
 }
 
 // bytes returns how much memory the table has allocated.
 func (t *table) bytes() int {
-	const entrySize = flow.HeadSize + 24
-	return len(t.chunks)*chunkSize*entrySize + t.index.bytes() + t.tails.bytes()
+	return len(t.chunks)*chunkSize*entrySize + t.index.bytes() + t.tails.bytes() + t.wide.bytes(wideSize)
 }

@@ -12,9 +12,9 @@ type tails [13]slab
 
 // A slab has places of one size in chunks without pointers.
 type slab struct {
-	chunks [][]byte
-	next   uint32 // places ever used
-	free   uint32 // the first free place plus one, linked through their first bytes
+	chunks    [][]byte
+	next      uint32 // places ever used
+	firstFree uint32 // plus one; the free places are linked through their first bytes
 }
 
 const (
@@ -27,10 +27,12 @@ func sizeClass(n int) int { return bits.Len(uint(n-1) / minTail) }
 
 func (t *tails) bytes() (n int) {
 	for c := range t {
-		n += len(t[c].chunks) * max(slabChunk, minTail<<c)
+		n += t[c].bytes(minTail << c)
 	}
 	return n
 }
+
+func (s *slab) bytes(size int) int { return len(s.chunks) * max(slabChunk, size) }
 
 // put stores b and returns its place; an empty one needs none.
 func (t *tails) put(b []byte) uint32 {
@@ -39,18 +41,29 @@ func (t *tails) put(b []byte) uint32 {
 	}
 	c := sizeClass(len(b))
 	s, size := &t[c], minTail<<c
-	place := s.next
-	if s.free != 0 {
-		place = s.free - 1
-		s.free = binary.LittleEndian.Uint32(s.at(place, size))
-	} else {
-		if s.next%perChunk(size) == 0 {
-			s.chunks = append(s.chunks, make([]byte, max(slabChunk, size)))
-		}
-		s.next++
-	}
+	place := s.take(size)
 	copy(s.at(place, size), b)
 	return place
+}
+
+// take returns a place that nobody has.
+func (s *slab) take(size int) (place uint32) {
+	if s.firstFree != 0 {
+		place = s.firstFree - 1
+		s.firstFree = binary.LittleEndian.Uint32(s.at(place, size))
+		return place
+	}
+	if s.next%perChunk(size) == 0 {
+		s.chunks = append(s.chunks, make([]byte, max(slabChunk, size)))
+	}
+	s.next++
+	return s.next - 1
+}
+
+// free takes a place back.
+func (s *slab) free(place uint32, size int) {
+	binary.LittleEndian.PutUint32(s.at(place, size), s.firstFree)
+	s.firstFree = place + 1
 }
 
 // get returns the tail of n bytes at a place.
@@ -68,9 +81,7 @@ func (t *tails) drop(place uint32, n int) {
 		return
 	}
 	c := sizeClass(n)
-	s := &t[c]
-	binary.LittleEndian.PutUint32(s.at(place, minTail<<c), s.free)
-	s.free = place + 1
+	t[c].free(place, minTail<<c)
 }
 
 // replace stores b instead of the n bytes at a place and returns its place.
