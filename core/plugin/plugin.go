@@ -153,6 +153,15 @@ type Replay struct {
 	ID    uint64
 	Flags flow.SyncFlags
 	Edge  uint16 // flow.Header.Edge
+
+	// Tracked: whoever receives it notices what it misses and asks for it again,
+	// so the pace may be what went well before. Otherwise there are peers, or may
+	// be, whose losses nobody learns of.
+	Tracked bool
+
+	// Repeated: a receiver asked for it while the last one ran, or at once after
+	// it, so probably some of that was lost.
+	Repeated bool
 }
 
 // A Statistic is one number that a stage counts or measures.

@@ -188,7 +188,7 @@ func (s *server) Replay(_ context.Context, r *stagepb.ReplayRequest) (*stagepb.E
 	if err != nil {
 		return nil, err
 	}
-	err = st.replay(Replay{ID: r.Id, Flags: flow.SyncFlags(r.Flags), Edge: uint16(r.Edge)})
+	err = st.replay(Replay{ID: r.Id, Flags: flow.SyncFlags(r.Flags), Edge: uint16(r.Edge), Tracked: r.Tracked, Repeated: r.Repeated})
 	if err != nil {
 		return nil, status.Error(codes.Unimplemented, err.Error())
 	}

@@ -29,6 +29,9 @@ const (
 	// barrierTimeout is longer than anybody waits for a barrier; the next
 	// takeover must not join one that was lost.
 	barrierTimeout = 2 * settleTimeout
+	// maxAnew is how often a replay begins anew for those who ask meanwhile: then
+	// they wait for the next, so that each comes to its end.
+	maxAnew = 3
 	// maxCounts bounds the counts that stages may report of one replay.
 	maxCounts = 32
 )
@@ -68,6 +71,11 @@ type replay struct {
 	flags  flow.SyncFlags
 	reason string
 	signal bool // asked for by a signal: after a pause
+
+	// These are guarded by the replayer's lock.
+	anew  bool // it is to begin once more
+	anews int  // how often it did
+	lost  bool // a receiver asked for that
 
 	done chan struct{} // closed when it has ended; then the rest is final
 
@@ -111,6 +119,9 @@ func (p *replayer) request(edge uint16, flags flow.SyncFlags, reason string, sig
 			p.rouse() // it may wait out a pause that is for signals alone
 			return r
 		}
+	}
+	if p.beginAnew(edge, flags, signal) {
+		return p.current
 	}
 	r := &replay{edge: edge, flags: flags, reason: reason, signal: signal, done: make(chan struct{}), broken: make(chan string, 1)}
 	if flags&flow.SyncKeep != 0 && p.byLink() {
@@ -178,13 +189,60 @@ func (p *replayer) run(ctx context.Context) {
 			return
 		}
 		err := p.try(ctx, r)
-		for tries := 1; errors.Is(err, errBroken) && tries < replayTries && ctx.Err() == nil; tries++ {
-			p.stage.runner.log.Warn("replay again", "stage", p.stage.address, "reason", r.reason, "error", err)
-			p.sleep(ctx, min(minBackoff<<tries, maxReplayPause))
+		for tries := 1; tries < replayTries && ctx.Err() == nil; tries++ {
+			again, anew := p.again(r, err)
+			if !again {
+				break
+			}
+			if !anew {
+				p.stage.runner.log.Warn("replay again", "stage", p.stage.address, "reason", r.reason, "error", err)
+				p.sleep(ctx, min(minBackoff<<tries, maxReplayPause))
+			}
 			err = p.try(ctx, r)
 		}
 		p.finish(r, err)
 	}
+}
+
+// again says whether a replay is to run once more: because it was broken off, or
+// for somebody who joined it and needs it from its begin (anew). If not, nobody
+// can join it any more.
+func (p *replayer) again(r *replay, err error) (again, anew bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	again, anew = errors.Is(err, errBroken) || r.anew, r.anew
+	if r.anew = false; !again {
+		p.current = nil
+	}
+	return again, anew
+}
+
+// soonAfter is how soon after a replay a signal that asks for another tells of a
+// loss, probably.
+const soonAfter = 10 * time.Second
+
+// repeats says whether receivers ask for r because they lost some of the last.
+func (p *replayer) repeats(r *replay) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	again := r.lost || r.signal && time.Since(p.ended) < soonAfter
+	r.lost = false
+	return again
+}
+
+// beginAnew has the current replay, if it is a bulk into the edge, begin once more
+// rather than the next one wait for its end: without its begin it is of no use to
+// the peer who asks now.
+func (p *replayer) beginAnew(edge uint16, flags flow.SyncFlags, signal bool) bool {
+	r := p.current
+	if r == nil || r.edge != edge || r.flags != 0 || flags != 0 || r.anews == maxAnew ||
+		!slices.ContainsFunc(p.stage.receivers(edge), sendsToPeers) {
+		return false
+	}
+	r.anew, r.lost = true, r.lost || signal
+	r.anews++
+	r.tell("it is asked for again")
+	return true
 }
 
 // next waits for a request that is due and makes it the current one.
@@ -315,8 +373,12 @@ func (p *replayer) try(ctx context.Context, r *replay) error {
 	if process == nil {
 		return fmt.Errorf("%w: %s does not run", errBroken, p.stage.address)
 	}
+	request := &stagepb.ReplayRequest{
+		Id: r.id, Flags: uint32(r.flags | p.stage.claims(r)), Edge: uint32(r.edge),
+		Tracked: p.stage.tracked(r.edge), Repeated: p.repeats(r),
+	}
 	callCtx, cancelCall := context.WithTimeout(ctx, callTimeout)
-	_, err := process.Replay(callCtx, &stagepb.ReplayRequest{Id: r.id, Flags: uint32(r.flags | p.stage.claims(r)), Edge: uint32(r.edge)})
+	_, err := process.Replay(callCtx, request)
 	cancelCall()
 	if err != nil {
 		return fmt.Errorf("%w: %s: %v", errBroken, p.stage.address, err)
@@ -432,6 +494,40 @@ func (s *stage) claims(r *replay) flow.SyncFlags {
 		}
 	}
 	return 0
+}
+
+// tracked says whether all who get a replay of s notice what they miss: stages of
+// this node do, and peers that mark their own replays. Of conntrackd nobody
+// learns what it lost, and who has not been heard may be one.
+func (s *stage) tracked(edge uint16) bool {
+	for _, to := range s.receivers(edge) {
+		if sendsToPeers(to) && !s.runner.hearsMarks(to.conf.Traits.GetLink()) {
+			return false
+		}
+	}
+	return true
+}
+
+// hearsMarks says whether somebody is heard on a link and all who are mark their
+// replays.
+func (r *Runner) hearsMarks(link string) bool {
+	var peers []*stagepb.Peer
+	for _, s := range r.stages {
+		if hearsPeers(s) && s.conf.Traits.GetLink() == link {
+			peers = append(peers, s.peers()...)
+		}
+	}
+	return allMark(peers)
+}
+
+func allMark(peers []*stagepb.Peer) (marks bool) {
+	for _, p := range peers {
+		if p.Up && !p.Marks {
+			return false
+		}
+		marks = marks || p.Up
+	}
+	return marks
 }
 
 // receivers returns the stages that a replay of s into an edge ends in: the

@@ -46,11 +46,9 @@ func (c *Cache) replay(ctx context.Context, r plugin.Replay, out output) error {
 	if c.config.Hold && !committing && r.Flags&flow.SyncKeep == 0 {
 		return errHold
 	}
-	s := sender{cache: c, replay: r, out: out, limiter: rate.NewLimiter(rate.Inf, 0)}
-	if n := c.config.ReplayRate; n > 0 && !committing {
-		s.limiter = rate.NewLimiter(rate.Limit(n), step)
-	}
+	s := sender{cache: c, replay: r, out: out, limiter: c.limiter(r)}
 	defer s.setCommit(commit{})
+	defer func() { c.pace.ended, c.pace.tracked = c.clock(), r.Tracked }()
 	if err := s.mark(ctx, flow.SyncBegin); err != nil {
 		return err
 	}
@@ -62,6 +60,44 @@ func (c *Cache) replay(ctx context.Context, r plugin.Replay, out output) error {
 		}
 	}
 	return s.mark(ctx, flow.SyncEnd)
+}
+
+// A pace is how fast tracked replays go: as fast as may be, and half as fast each
+// time that one is asked for again at once. The receivers' buffers are large, so
+// a pace that they don't stand shows.
+type pace struct {
+	rate    uint32
+	ended   uint32 // the second in which the last replay did
+	tracked bool   // it was
+}
+
+// calm is after how many seconds without a replay any pace is tried again.
+const calm = 60
+
+// next returns the pace of a tracked replay that begins now.
+func (p *pace) next(repeated bool, now, least, most uint32) uint32 {
+	switch {
+	case p.rate == 0 || now-p.ended > calm:
+		p.rate = most
+	case repeated && p.tracked:
+		p.rate /= 2
+	}
+	p.rate = max(least, min(p.rate, most))
+	return p.rate
+}
+
+// limiter returns what paces a replay. A commit goes as fast as the kernel takes
+// it. So that timers, which may be late by a millisecond, cost no pace, the bucket
+// holds what 4 ms bring, or one step.
+func (c *Cache) limiter(r plugin.Replay) *rate.Limiter {
+	n := c.config.ReplayRate
+	if r.Flags&flow.SyncCommit != 0 || n == 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	if r.Tracked {
+		n = c.pace.next(r.Repeated, c.clock(), n, c.config.ReplayRateMax)
+	}
+	return rate.NewLimiter(rate.Limit(n), max(step, int(n/250)))
 }
 
 // A sender sends one replay.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 
+	"golang.org/x/time/rate"
+
 	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/plugin"
 )
@@ -469,6 +471,49 @@ func TestReplayIsPaced(t *testing.T) {
 		}
 		if batches != steps {
 			t.Errorf("rate %d: %d batches, not %d", rate, batches, steps)
+		}
+	}
+}
+
+// A tracked replay has a pace of its own: the highest after a time of calm, half of
+// the last one's if that was lost, and never less than what any peer stands.
+func TestPaceOfTrackedReplays(t *testing.T) {
+	const least, most = 100, 1000
+	p := pace{}
+	for i, step := range []struct {
+		repeated bool
+		after    uint32 // seconds since the last replay
+		tracked  bool   // that one
+		want     uint32
+	}{
+		{true, 0, false, most}, // what was lost went at another pace
+		{false, 1, true, most}, // somebody asked for it
+		{true, 1, true, 500},
+		{true, 1, true, 250},
+		{false, 1, true, 250},
+		{true, 1, true, 125},
+		{true, 1, true, least},
+		{true, 1, true, least},
+		{true, calm + 1, true, most},
+	} {
+		p.ended, p.tracked = 1000, step.tracked
+		if got := p.next(step.repeated, 1000+step.after, least, most); got != step.want {
+			t.Errorf("replay %d: %d records a second, not %d", i, got, step.want)
+		}
+	}
+	r := newRig(t)
+	r.cache.config.ReplayRate, r.cache.config.ReplayRateMax = 50, 80000
+	for _, tt := range []struct {
+		replay plugin.Replay
+		want   rate.Limit
+	}{
+		{plugin.Replay{}, 50},
+		{plugin.Replay{Repeated: true}, 50},
+		{plugin.Replay{Tracked: true}, 80000},
+		{plugin.Replay{Tracked: true, Flags: flow.SyncCommit}, rate.Inf},
+	} {
+		if got := r.cache.limiter(tt.replay).Limit(); got != tt.want {
+			t.Errorf("%+v: %v records a second, not %v", tt.replay, got, tt.want)
 		}
 	}
 }

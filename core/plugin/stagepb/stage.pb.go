@@ -1068,6 +1068,8 @@ type ReplayRequest struct {
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Flags         uint32                 `protobuf:"varint,2,opt,name=flags,proto3" json:"flags,omitempty"`
 	Edge          uint32                 `protobuf:"varint,3,opt,name=edge,proto3" json:"edge,omitempty"`
+	Tracked       bool                   `protobuf:"varint,4,opt,name=tracked,proto3" json:"tracked,omitempty"`   // all receivers notice and tell what they miss
+	Repeated      bool                   `protobuf:"varint,5,opt,name=repeated,proto3" json:"repeated,omitempty"` // a receiver asks so soon after the last that it was probably lost
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1121,6 +1123,20 @@ func (x *ReplayRequest) GetEdge() uint32 {
 		return x.Edge
 	}
 	return 0
+}
+
+func (x *ReplayRequest) GetTracked() bool {
+	if x != nil {
+		return x.Tracked
+	}
+	return false
+}
+
+func (x *ReplayRequest) GetRepeated() bool {
+	if x != nil {
+		return x.Repeated
+	}
+	return false
 }
 
 type StatisticsReply struct {
@@ -1827,11 +1843,13 @@ const file_stage_proto_rawDesc = "" +
 	"\n" +
 	"every_flow\x18\f \x01(\bR\teveryFlow\"\x1f\n" +
 	"\aStarted\x12\x14\n" +
-	"\x05error\x18\x01 \x01(\tR\x05error\"I\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\"\x7f\n" +
 	"\rReplayRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05flags\x18\x02 \x01(\rR\x05flags\x12\x12\n" +
-	"\x04edge\x18\x03 \x01(\rR\x04edge\"\xbf\x03\n" +
+	"\x04edge\x18\x03 \x01(\rR\x04edge\x12\x18\n" +
+	"\atracked\x18\x04 \x01(\bR\atracked\x12\x1a\n" +
+	"\brepeated\x18\x05 \x01(\bR\brepeated\"\xbf\x03\n" +
 	"\x0fStatisticsReply\x12\x1d\n" +
 	"\n" +
 	"batches_in\x18\x01 \x01(\x04R\tbatchesIn\x12\x1f\n" +
