@@ -9,10 +9,10 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED := 0
 
-.PHONY: help build setup test check lint fuzz bench compare demo docs proto package clean
+.PHONY: help build setup test check lint fuzz bench microbench demo docs proto package clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the one static binary, bin/sluice
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o $(BIN) ./cmd/sluice
@@ -35,11 +35,12 @@ FUZZTIME ?= 30s
 fuzz: ## run every fuzz target for FUZZTIME (default 30s) each
 	@test/fuzz $(FUZZTIME)
 
-bench: ## micro-benchmarks beside the code, with allocations
-	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
+RESULT ?= bin/bench
+bench: setup build ## measure what Sluice and conntrackd cost, side by side (root; an hour)
+	$(GO) run ./test/bench -sluice $(BIN) -out $(RESULT)
 
-compare: setup build ## measure what Sluice and conntrackd cost, side by side (root; half an hour)
-	$(GO) run ./test/bench -sluice $(BIN)
+microbench: ## micro-benchmarks beside the code, with allocations
+	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
 
 demo: setup build ## two firewalls, one takeover: the whole of it, in network namespaces (root)
 	$(GO) run ./test/demo -sluice $(BIN)

@@ -8,70 +8,11 @@ import (
 	"github.com/sluice-project/sluice/internal/testbed"
 )
 
-// A pair is two nodes of one system on a rig.
-type pair struct {
-	*rig
-	one, two peer
-}
-
-// onPair runs fn with a fresh pair of nodes.
-func onPair(s system, o options, fn func(p *pair) error) (err error) {
-	r, err := newRig()
-	if err != nil {
-		return err
-	}
-	p := &pair{rig: r}
-	defer func() {
-		for _, n := range []peer{p.one, p.two} {
-			if n != nil {
-				n.Close()
-			}
-		}
-		if e := r.Close(); err == nil {
-			err = e
-		}
-	}()
-	if p.one, err = s.Start(r.fw1, o); err != nil {
-		return err
-	}
-	if p.two, err = s.Start(r.fw2, o); err != nil {
-		return err
-	}
-	return fn(p)
-}
-
-// warm makes connections that are not measured, and waits until both nodes
-// know them.
-func (p *pair) warm() error {
-	const n = 500
-	if _, err := p.generator.Connect(n, n); err != nil {
-		return err
-	}
-	return p.awaitExternal(n)
-}
-
-// awaitExternal waits until the second node knows at least n flows of the first.
-func (p *pair) awaitExternal(n int) error {
-	return testbed.Await(patience, func() error {
-		c, err := p.two.External()
-		if err == nil && c.Flows < n {
-			err = fmt.Errorf("%d of %d flows reached the peer", c.Flows, n)
-		}
-		return err
-	})
-}
-
-// patience bounds every wait for something that must happen.
-const patience = 2 * time.Minute
-
 // cpuAt measures both nodes under real TCP connections at a rate.
 func cpuAt(rate int, duration time.Duration) measurement {
-	events := fmt.Sprintf("%d events/s", rate*EventsPerConnection)
+	events := perSecond(rate)
 	return func(s system, add func(figure, at string, v float64)) error {
 		return onPair(s, options{}, func(p *pair) error {
-			if err := p.warm(); err != nil {
-				return err
-			}
 			before, err := p.usage()
 			if err != nil {
 				return err
@@ -90,10 +31,10 @@ func cpuAt(rate int, duration time.Duration) measurement {
 				return err
 			}
 			each := float64(n * EventsPerConnection)
-			add("sender CPU", events, micro(after.sender-before.sender)/each)
-			add("receiver CPU", events, micro(after.receiver-before.receiver)/each)
-			add("datagrams an event", events, float64(after.datagrams-before.datagrams)/each)
-			add("rate made", events, each/elapsed.Seconds())
+			add(figSender, events, micro(after.sender-before.sender)/each)
+			add(figReceiver, events, micro(after.receiver-before.receiver)/each)
+			add(figDatagrams, events, float64(after.datagrams-before.datagrams)/each)
+			add(figMade, events, each/elapsed.Seconds())
 			return nil
 		})
 	}
@@ -139,9 +80,6 @@ func sentPackets(n *testbed.Namespace, link string) (uint64, error) {
 func idle(duration time.Duration) measurement {
 	return func(s system, add func(figure, at string, v float64)) error {
 		return onPair(s, options{}, func(p *pair) error {
-			if err := p.warm(); err != nil {
-				return err
-			}
 			time.Sleep(2 * time.Second) // what the warm-up left to do
 			before, err := p.usage()
 			if err != nil {
@@ -153,9 +91,9 @@ func idle(duration time.Duration) measurement {
 			if err != nil {
 				return err
 			}
-			add("idle CPU of a node", "", 100*(after.sender-before.sender).Seconds()/time.Since(begin).Seconds())
+			add(figIdleCPU, "", 100*(after.sender-before.sender).Seconds()/time.Since(begin).Seconds())
 			_, pss, err := testbed.Memory(p.one.PIDs()...)
-			add("memory of a node", "idle", float64(pss)/1e6)
+			add(figIdleMemory, "", float64(pss)/1e6)
 			return err
 		})
 	}

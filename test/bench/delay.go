@@ -111,9 +111,6 @@ func (l *listener) Close() {
 func delay(rate int, coalesce, at string) measurement {
 	return func(s system, add func(figure, at string, v float64)) error {
 		return onPair(s, options{Coalesce: coalesce}, func(p *pair) error {
-			if err := p.warm(); err != nil {
-				return err
-			}
 			l, err := listen(p.fw2)
 			if err != nil {
 				return err
@@ -139,8 +136,8 @@ func delay(rate int, coalesce, at string) measurement {
 				return fmt.Errorf("bench: %d of %d connections were seen on the link", len(delays), n)
 			}
 			slices.Sort(delays)
-			add("delay p50", at, delays[len(delays)/2])
-			add("delay p99", at, delays[len(delays)*99/100])
+			add(figP50, at, delays[len(delays)/2])
+			add(figP99, at, delays[len(delays)*99/100])
 			return nil
 		})
 	}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/sluice-project/sluice/internal/testbed"
@@ -11,133 +9,142 @@ import (
 // memory measures what a flow costs in the process that keeps the peers' cache.
 func memory(n int) measurement {
 	return func(s system, add func(figure, at string, v float64)) error {
-		return onOne(s, options{Limit: 2 * n}, testbed.Synthetic{}, 0, func(p *pair, third *replicator) error {
-			empty, err := p.two.External()
-			if err != nil {
-				return err
-			}
-			before, _, err := testbed.Memory(empty.PID)
-			if err != nil {
-				return err
-			}
-			if err := errors.Join(third.Send(testbed.Synthetic{}, 0, n, feed), p.awaitExternal(n)); err != nil {
-				return err
-			}
-			after, _, err := testbed.Memory(empty.PID)
-			add("memory a flow", fmt.Sprintf("%d flows", n), float64(after-before)/float64(n))
+		return onSecond(s, options{Limit: 2*n + warmUp}, func(p *pair, third *replicator) error {
+			each, err := memoryOf(p.two.External, n, func() error {
+				if err := third.Send(testbed.Synthetic{}, 0, n, feed); err != nil {
+					return err
+				}
+				return p.awaitExternal(warmUp + n)
+			})
+			add(figMemory, flows(n), each)
 			return err
 		})
 	}
+}
+
+// memoryOf is what each of the n flows that fill brings takes of the memory of
+// a cache's process.
+func memoryOf(where func() (cache, error), n int, fill func() error) (float64, error) {
+	c, err := where()
+	if err != nil {
+		return 0, err
+	}
+	before, _, err := testbed.Memory(c.PID)
+	if err != nil {
+		return 0, err
+	}
+	if err := fill(); err != nil {
+		return 0, err
+	}
+	after, _, err := testbed.Memory(c.PID)
+	return float64(after-before) / float64(n), err
 }
 
 // growth measures the sender under load, with n flows already in its table.
 func growth(n, rate int, duration time.Duration) measurement {
 	return func(s system, add func(figure, at string, v float64)) error {
-		r, err := newRig()
-		if err != nil {
-			return err
-		}
-		p := &pair{rig: r}
-		defer func() {
-			if p.one != nil {
-				p.one.Close()
+		return onRig(func(p *pair) error {
+			if err := p.startOne(s, options{Limit: 2*n + 1<<18}); err != nil {
+				return err
 			}
-			r.Close()
-		}()
-		if p.one, err = s.Start(r.fw1, options{Limit: 2*n + 1<<18}); err != nil {
-			return err
-		}
-		empty, err := p.one.Internal()
-		if err != nil {
-			return err
-		}
-		before, _, err := testbed.Memory(empty.PID)
-		if err != nil {
-			return err
-		}
-		injector, err := testbed.NewInjector(r.fw1.Namespace, testbed.Synthetic{})
-		if err != nil {
-			return err
-		}
-		defer injector.Close()
-		injector.Rate = feed
-		if err := errors.Join(injector.Create(0, n), p.awaitInternal(n)); err != nil {
-			return err
-		}
-		after, _, err := testbed.Memory(empty.PID)
-		if err != nil {
-			return err
-		}
-		add("memory a flow, by size", fmt.Sprintf("%d flows", n), float64(after-before)/float64(n))
-		return p.senderCPU(rate, duration, func(v float64) { add("sender CPU, by size", fmt.Sprintf("%d flows", n), v) })
-	}
-}
-
-func (p *pair) awaitInternal(n int) error {
-	return testbed.Await(patience, func() error {
-		c, err := p.one.Internal()
-		if err == nil && c.Flows < n {
-			err = fmt.Errorf("%d of %d flows are in the cache", c.Flows, n)
-		}
-		return err
-	})
-}
-
-func (p *pair) senderCPU(rate int, duration time.Duration, add func(float64)) error {
-	if _, err := p.generator.Connect(rate/2, rate); err != nil {
-		return err
-	}
-	time.Sleep(200 * time.Millisecond)
-	before, err := testbed.CPUTime(p.one.PIDs()...)
-	if err != nil {
-		return err
-	}
-	n := int(float64(rate) * duration.Seconds())
-	if _, err := p.generator.Connect(n, rate); err != nil {
-		return err
-	}
-	time.Sleep(200 * time.Millisecond)
-	after, err := testbed.CPUTime(p.one.PIDs()...)
-	add(micro(after-before) / float64(n*EventsPerConnection))
-	return err
-}
-
-// ramp raises the rate of kernel events (flows made over ctnetlink) until the
-// peer does not learn of all within 3 s after the last.
-func ramp(s system, add func(figure, at string, v float64)) error {
-	best := 0
-	for rate := 20000; rate <= 640000; rate = rate * 5 / 4 {
-		have, n, made := 0, 2*rate, 0.0
-		err := onPair(s, options{}, func(p *pair) error {
 			injector, err := testbed.NewInjector(p.fw1.Namespace, testbed.Synthetic{})
 			if err != nil {
 				return err
 			}
 			defer injector.Close()
-			injector.Rate = rate
-			begin := time.Now()
-			if err := injector.Create(0, n); err != nil {
+			injector.Rate = feed
+			each, err := memoryOf(p.one.Internal, n, func() error {
+				if err := injector.Create(0, n); err != nil {
+					return err
+				}
+				return p.awaitInternal(n)
+			})
+			if err != nil {
 				return err
 			}
-			made = float64(n) / time.Since(begin).Seconds()
-			for last := time.Now(); have < n && time.Since(last) < 3*time.Second; time.Sleep(10 * time.Millisecond) {
-				if c, err := p.two.External(); err == nil {
-					have = c.Flows
-				}
-			}
-			return nil
+			add(figMemoryBySize, flows(n), each)
+			used, err := p.senderCPU(rate, duration)
+			add(figCPUBySize, flows(n), used)
+			return err
 		})
-		if err != nil {
+	}
+}
+
+// senderCPU is the first node's CPU in µs an event, after a warm-up.
+func (p *pair) senderCPU(rate int, duration time.Duration) (float64, error) {
+	if _, err := p.generator.Connect(rate/2, rate); err != nil {
+		return 0, err
+	}
+	time.Sleep(200 * time.Millisecond)
+	before, err := testbed.CPUTime(p.one.PIDs()...)
+	if err != nil {
+		return 0, err
+	}
+	n := int(float64(rate) * duration.Seconds())
+	if _, err := p.generator.Connect(n, rate); err != nil {
+		return 0, err
+	}
+	time.Sleep(200 * time.Millisecond)
+	after, err := testbed.CPUTime(p.one.PIDs()...)
+	return micro(after-before) / float64(n*EventsPerConnection), err
+}
+
+// fastest is a rate that no machine makes: the generator's own limit decides.
+const fastest = 1 << 20
+
+// ramp raises the rate of kernel events (flows made over ctnetlink) until the
+// peer does not learn of all. Then it makes them as fast as it can.
+func ramp(s system, add func(figure, at string, v float64)) error {
+	best, err := climb(10000, fastest, func(rate int) (made float64, whole bool, err error) {
+		made, lost, err := events(s, rate, 2*min(rate, 250000))
+		return made, lost == 0, err
+	})
+	if err != nil {
+		return err
+	}
+	add(figRate, "", best)
+	_, lost, err := events(s, fastest, 500000)
+	add(figRateLost, "", 100*float64(lost)/500000)
+	return err
+}
+
+// events makes n flows at a rate and returns the rate that it came to, and how
+// many of them the peer did not learn of.
+func events(s system, rate, n int) (made float64, lost int, err error) {
+	err = onPair(s, options{}, func(p *pair) error {
+		if made, err = makeFlows(p.fw1, rate, n); err != nil {
 			return err
 		}
-		if have < n {
-			break
-		}
-		best = int(made)
-		if made < 0.9*float64(rate) { // all that the machine makes
-			break
-		}
+		have, _ := settled(warmUp+n, 3*time.Second, p.external)
+		lost = warmUp + n - have
+		return nil
+	})
+	return made, lost, err
+}
+
+// makeFlows makes flows on a firewall and returns the rate that it came to.
+func makeFlows(fw *testbed.Firewall, rate, n int) (float64, error) {
+	injector, err := testbed.NewInjector(fw.Namespace, testbed.Synthetic{})
+	if err != nil {
+		return 0, err
 	}
-	add("event rate without loss", "", float64(best))
-	return nil
+	defer injector.Close()
+	injector.Rate = rate
+	begin := time.Now()
+	if err := injector.Create(0, n); err != nil {
+		return 0, err
+	}
+	return float64(n) / time.Since(begin).Seconds(), nil
+}
+
+// kernelRate is the generator's own limit: with nobody listening.
+func kernelRate(_ system, add func(figure, at string, v float64)) error {
+	return onRig(func(p *pair) error {
+		if err := p.fw1.Inject(warmUp, warmShape); err != nil {
+			return err
+		}
+		made, err := makeFlows(p.fw1, fastest, 500000)
+		add(figRate, "", made)
+		return err
+	})
 }

@@ -19,11 +19,17 @@ type system interface {
 	Start(fw *testbed.Firewall, o options) (peer, error)
 }
 
+// kernel stands for the kernel alone where a figure is its limit.
+type kernel struct{ system }
+
+func (kernel) Name() string { return nameKernel }
+
 // options are what differs between the figures' nodes.
 type options struct {
 	WriteThrough bool
 	Limit        int    // most flows of a cache; 0: 2²¹
 	Coalesce     string // Sluice: of its sources; "": the default
+	NoResync     bool   // Sluice: peers are asked for nothing at the start, as conntrackd does it
 }
 
 // A peer is a running node of either system.
@@ -54,7 +60,7 @@ func (o options) limit() int {
 // sluice is the binary at this path.
 type sluice struct{ binary string }
 
-func (sluice) Name() string { return "sluice" }
+func (sluice) Name() string { return nameSluice }
 
 func (s sluice) Start(fw *testbed.Firewall, o options) (peer, error) {
 	limit := fmt.Sprintf("limit = %d", o.limit())
@@ -65,6 +71,9 @@ func (s sluice) Start(fw *testbed.Firewall, o options) (peer, error) {
 	if o.Coalesce != "" {
 		more["netlink"] = "coalesce = " + strconv.Quote(o.Coalesce)
 		more["source"] = more["netlink"]
+	}
+	if o.NoResync {
+		more["source"] += "\nrequest_resync = false"
 	}
 	n, err := node.Start(s.binary, fw, filepath.Base(fw.Name()), node.Pipelines(more))
 	if err != nil {
@@ -97,14 +106,21 @@ func (n *sluiceNode) External() (cache, error) { return n.cache("peers.cache.mem
 func (n *sluiceNode) Commit() error { _, err := n.Sluice("commit"); return err }
 func (n *sluiceNode) Bulk() error   { _, err := n.Sluice("bulk"); return err }
 
-// conntrackd is the one that is installed.
-type conntrackd struct{}
+// conntrackd is the one that is installed. It gives itself the real-time
+// scheduler; ordinary takes it back.
+type conntrackd struct{ ordinary bool }
 
-func (conntrackd) Name() string { return "conntrackd" }
+func (c conntrackd) Name() string {
+	if c.ordinary {
+		return nameOrdinary
+	}
+	return nameConntrackd
+}
 
-func (conntrackd) Start(fw *testbed.Firewall, o options) (peer, error) {
+func (c conntrackd) Start(fw *testbed.Firewall, o options) (peer, error) {
 	d, err := testbed.NewDaemon(fw.Namespace, testbed.ConntrackdConfig{
 		Address: fw.Sync.V4.Addr(), CommitTimeout: 180, DisableExternalCache: o.WriteThrough, HashLimit: o.limit(),
+		Normal: c.ordinary,
 		Ignore: []netip.Addr{netip.MustParseAddr("127.0.0.1"), fw.Sync.V4.Addr()},
 	})
 	if err != nil {

@@ -77,8 +77,11 @@ func (r *replicator) Close() error { return r.conn.Close() }
 // syntheticEvent is flow i of a series as a peer tells it.
 func syntheticEvent(shape testbed.Synthetic, i int) flow.Event {
 	s := shape.Flow(i)
-	f := flow.Flow{Family: flow.IPv4, Protocol: s.Proto, State: uint8(s.TCP), Status: flow.Status(s.Status), Timeout: 3600}
-	f.Present = flow.HasReply | flow.HasStatus | flow.HasState | flow.HasTimeout
+	f := flow.Flow{Family: flow.IPv4, Protocol: s.Proto, Status: flow.Status(s.Status), Timeout: 3600}
+	f.Present = flow.HasReply | flow.HasStatus | flow.HasTimeout
+	if !shape.UDP {
+		f.State, f.Present = uint8(s.TCP), f.Present|flow.HasState
+	}
 	f.Original, f.Reply = tuple(&s.Orig), tuple(&s.Reply)
 	return flow.Event{Kind: flow.New, Flow: f}
 }

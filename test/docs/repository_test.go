@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -177,6 +178,25 @@ func TestPackagesAreDocumented(t *testing.T) {
 	for dir := range seen {
 		if !documented[dir] {
 			t.Errorf("%s has no comment on its package: write doc.go", dir)
+		}
+	}
+}
+
+// What only tests, pictures of the benchmark and the like need is not in the binary.
+func TestBinaryLinksNoTools(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", "./cmd/sluice")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packages := strings.Fields(string(out))
+	if !slices.Contains(packages, module+"core/runner") {
+		t.Fatalf("the list lacks the runner: %d packages", len(packages))
+	}
+	for _, p := range packages {
+		if p == "testing" || strings.HasPrefix(p, "gonum.org/") || strings.HasPrefix(p, module+"test/") || p == module+"internal/testbed" {
+			t.Errorf("sluice links %s", p)
 		}
 	}
 }
