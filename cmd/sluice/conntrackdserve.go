@@ -6,15 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"log/syslog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-project/sluice/cmd/sluice/internal/lockfile"
 	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/internal/conntrackdcli"
 	"github.com/sluice-project/sluice/internal/conntrackdconf"
@@ -80,18 +81,18 @@ func hasSyslog() bool {
 	return true
 }
 
-// lockLikeConntrackd locks as conntrackd does: by the file's being there. It
-// has no other way to see one that runs, and neither has it of us.
+// lockLikeConntrackd locks as conntrackd does, by the file's being there: it has
+// no other way to see one that runs, and neither has it of us. What a drop-in
+// that crashed has left is no lock to us.
 func lockLikeConntrackd(path string) (release func(), err error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	lock, err := lockfile.AcquireBesideConntrackd(path)
 	switch {
-	case errors.Is(err, fs.ErrExist):
+	case errors.Is(err, lockfile.ErrLocked):
 		return nil, fmt.Errorf("lockfile `%s' exists, perhaps conntrackd already running?", path)
 	case err != nil:
-		return nil, fmt.Errorf("lockfile: %w", err)
+		return nil, err
 	}
-	f.Close()
-	return func() { _ = os.Remove(path) }, nil // who ends now can't do more about it
+	return lock.Release, nil
 }
 
 // nameProcess makes this process's name what pidof and killall look for, however
@@ -127,6 +128,7 @@ func (a *app) daemonize(ctx context.Context, o conntrackdcli.Options) error {
 		return fmt.Errorf("background process: %w", err)
 	}
 	child.Close()
+	defer passOn(cmd.Process)()
 	// The other end of standard error is closed with the one of ready, or with
 	// the process.
 	_, _ = io.Copy(io.MultiWriter(a.stderr, &failure), stderr)
@@ -137,7 +139,26 @@ func (a *app) daemonize(ctx context.Context, o conntrackdcli.Options) error {
 	if strings.Contains(failure.String(), "["+string(conntrackdcli.Failure)+"]") {
 		return errReported
 	}
-	return fmt.Errorf("the daemon has not started: %v", err)
+	if err == nil {
+		err = errors.New("it was told to end")
+	}
+	return fmt.Errorf("the daemon has not started: %w", err)
+}
+
+// passOn has the background process end when this one, which waits for it, is
+// told to, until the function that it returns is called.
+func passOn(p *os.Process) (end func()) {
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, unix.SIGTERM, unix.SIGINT)
+	go func() {
+		for range heard {
+			_ = p.Signal(unix.SIGTERM)
+		}
+	}()
+	return func() {
+		signal.Stop(heard)
+		close(heard)
+	}
 }
 
 // serveInBackground is daemonize's other half.

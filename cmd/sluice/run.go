@@ -7,12 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/sluice-project/sluice/cmd/sluice/internal/lockfile"
 	"github.com/sluice-project/sluice/cmd/sluice/internal/logging"
@@ -79,13 +76,15 @@ func lockRunner(path string) (release func(), err error) {
 
 // runLoaded locks, listens and runs, and undoes that in reverse.
 func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m manner) error {
-	release := func() {}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	signals := watchSignals(stop) // before there is anything that a signal could leave behind
+	defer signals.end()
 	if conf.Runner.LockFile != "" {
-		unlock, err := m.lock(conf.Runner.LockFile)
+		release, err := signals.lock(func() (func(), error) { return m.lock(conf.Runner.LockFile) })
 		if err != nil {
 			return err
 		}
-		release = sync.OnceFunc(unlock)
 		defer release()
 	}
 	log, err := logging.Open(conf.Runner.Log, m.stderr)
@@ -109,11 +108,8 @@ func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m man
 	for _, note := range m.notes {
 		log.Log(ctx, note.level, note.text)
 	}
-	abandon := func() {
-		listener.Close() // removes the socket
-		release()
-	}
-	err = serveAndRun(ctx, r, listener, log, m.ready, abandon)
+	signals.runs(r, listener, log)
+	err = serveAndRun(ctx, stop, r, listener, log, m.ready)
 	if err != nil {
 		log.Error("runner ended", "error", err)
 	}
@@ -136,12 +132,8 @@ func (a *app) loadToRun(ctx context.Context, c configuration) (*pipeline.Configu
 // answerGrace is how long the last requests have to end after the pipelines.
 const answerGrace = 2 * time.Second
 
-// serveAndRun runs until ctx ends, a signal says so, or the runner does. abandon
-// is called if the process is to end at once.
-func serveAndRun(ctx context.Context, r *runner.Runner, listener net.Listener, log *logging.Log, ready, abandon func()) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	defer watchSignals(stop, r, log, abandon)()
+// serveAndRun runs until ctx ends, which stop does, or the runner does.
+func serveAndRun(ctx context.Context, stop context.CancelCauseFunc, r *runner.Runner, listener net.Listener, log *logging.Log, ready func()) error {
 	server, manager := control.NewServer(r, log.Logger), service.New(log.Logger)
 	go func() {
 		if err := server.Serve(listener); err != nil {
@@ -178,35 +170,5 @@ func stuck(r *runner.Runner) func(context.Context) []string {
 			return []string{err.Error()}
 		}
 		return nil
-	}
-}
-
-// watchSignals acts on signals until the function that it returns is called.
-func watchSignals(stop context.CancelCauseFunc, r *runner.Runner, log *logging.Log, abandon func()) (end func()) {
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1)
-	go func() {
-		stopping := false
-		for s := range signals {
-			switch s {
-			case unix.SIGUSR1:
-				go r.Reopen(context.Background()) // a stage that hangs must not keep us from ending
-			case unix.SIGHUP:
-				log.Warn("HUP ignored: this version can't load another configuration while it runs; restart it")
-			default:
-				if stopping {
-					log.Warn("ends without draining", "signal", s)
-					abandon()
-					os.Exit(exitFailed) // the kernel ends the stages
-				}
-				stopping = true
-				log.Info("drains", "signal", s)
-				stop(nil)
-			}
-		}
-	}()
-	return func() {
-		signal.Stop(signals)
-		close(signals)
 	}
 }
