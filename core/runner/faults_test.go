@@ -83,6 +83,7 @@ func TestStageWhoseChildHoldsItsStreamsIsStartedAgain(t *testing.T) {
 }
 
 func TestReplayIntoAStageThatCanNotStartFails(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "gone")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -219,6 +220,7 @@ func TestFailedStartLeavesNoFolder(t *testing.T) {
 }
 
 func TestStageThatCanNotBeHeardIsStartedAgain(t *testing.T) {
+	t.Parallel()
 	stages := usual(filepath.Join(t.TempDir(), "out"), object{"flows": 4})
 	stages[1] = stageOf(plugin.KindFilter, "nasty", object{"does": "big-signal"}, nil)
 	tr := run(t, stages)

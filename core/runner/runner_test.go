@@ -213,6 +213,7 @@ func TestDeadStageIsStartedAgainAloneAndReplayedInto(t *testing.T) {
 }
 
 func TestStoppedStageIsKilledAndStartedAgain(t *testing.T) {
+	t.Parallel()
 	tr := run(t, usual(filepath.Join(t.TempDir(), "out"), object{"flows": 10, "busy": true}))
 	eventually(t, "start replays", func() bool { return tr.replayed(2) })
 	pid := tr.pids()[1]
@@ -234,6 +235,7 @@ func TestStoppedStageIsKilledAndStartedAgain(t *testing.T) {
 }
 
 func TestStoppedStageDoesNotHangTheEnd(t *testing.T) {
+	t.Parallel()
 	tr := run(t, usual(filepath.Join(t.TempDir(), "out"), object{"flows": 10}))
 	pid := tr.pids()[3]
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
@@ -296,6 +298,7 @@ func TestStartErrorsSayWhatAndWhere(t *testing.T) {
 // A fan-out: a sink that does not read must not hold up the other, and gets a
 // replay of its own once it reads again.
 func TestFullEdgeOfFanOutIsReplayedAlone(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	stages := usual(filepath.Join(dir, "slow"), object{"flows": 100, "busy": true})
 	second := stageOf(plugin.KindSink, "lines", object{"path": filepath.Join(dir, "fast")}, nil)
@@ -408,6 +411,7 @@ func runUntilKilled() {
 }
 
 func TestKilledRunnerTakesItsPluginsWithIt(t *testing.T) {
+	t.Parallel()
 	cmd := exec.Command("/proc/self/exe", "run-until-killed", filepath.Join(t.TempDir(), "out"))
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

@@ -122,6 +122,7 @@ func threads(t *testing.T, pid int) string {
 // Every thread of the runner and of its stages has the scheduler, those that are
 // started later too.
 func TestScheduler(t *testing.T) {
+	t.Parallel()
 	for config, want := range map[string][2]string{
 		`{"Type":"rr","Priority":3}`:   {"rr 3", "policy 2 priority 3 nice 0 flags 0"},
 		`{"Type":"fifo","Priority":2}`: {"fifo 2", "policy 1 priority 2 nice 0 flags 0"},
@@ -171,6 +172,7 @@ func another(t *testing.T, parent int, known []int) (id int) {
 
 // Who may not set a scheduler is told so, and runs on.
 func TestSchedulerRefused(t *testing.T) {
+	t.Parallel()
 	status, ids, log := scheduled(t, `{"Type":"rr","Priority":3}`, "weak")
 	if got := threads(t, ids[1]); status != "" || got != "policy 0 priority 0 nice 0 flags 0" {
 		t.Errorf("status says %q; a stage has %s", status, got)

@@ -11,6 +11,7 @@ import (
 
 // A source that answers the runner but whose loop hangs is started again.
 func TestSourceWhoseLoopHangsIsStartedAgain(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	hang := filepath.Join(dir, "hang")
 	tr := run(t, usual(filepath.Join(dir, "out"), object{"flows": 4, "beat": hang}))

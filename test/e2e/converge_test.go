@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -53,9 +54,12 @@ func TestPeerHoldsTheKernelsTableAfterTwentyThousandConnections(t *testing.T) {
 	}
 }
 
-// Every stage of both nodes is killed, and stopped for ten seconds, under
-// traffic that also closes connections. See that the peers agree afterwards, that
-// nobody else was started again, and that the kernel's table did not fill up.
+// Every stage of both nodes is killed, and stopped, under traffic that also closes
+// connections; the same one of both nodes at once where it can be, since of the two
+// one is on the way of the flows and the other is idle. (Sources of peers' flows can't:
+// each asks for the other's, which then is not there to hear it.) A stopped stage is killed after 3 s and
+// would be stopped for five. See that the peers agree afterwards, that nobody else
+// was started again, and that the kernel's table did not fill up.
 func TestKilledAndStoppedStagesAreRepaired(t *testing.T) {
 	testbed.Require(t)
 	for _, way := range []struct {
@@ -64,7 +68,7 @@ func TestKilledAndStoppedStagesAreRepaired(t *testing.T) {
 		length time.Duration // how long the traffic goes on
 	}{
 		{"killed", syscall.SIGKILL, 1500 * time.Millisecond},
-		{"stopped", syscall.SIGSTOP, 10 * time.Second},
+		{"stopped", syscall.SIGSTOP, 5 * time.Second},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			c := newCluster(t, testbed.FirewallConfig{SNAT: true}, nil)
@@ -72,18 +76,20 @@ func TestKilledAndStoppedStagesAreRepaired(t *testing.T) {
 				testbed.Eventually(t, patience, n.Quiet)
 			}
 			for address := range must[map[string]int](t)(c.one.PIDs()) {
-				for i, n := range []*node.Node{c.one, c.two} {
-					t.Run(fmt.Sprintf("fw%d %s", i+1, address), func(t *testing.T) {
-						strike(t, c, n, address, way.signal, way.length)
-					})
+				nodes := [][]*node.Node{{c.one, c.two}}
+				if address == "peers.source.multicast" {
+					nodes = [][]*node.Node{{c.one}, {c.two}}
+				}
+				for _, struck := range nodes {
+					t.Run(address, func(t *testing.T) { strike(t, c, struck, address, way.signal, way.length) })
 				}
 			}
 		})
 	}
 }
 
-// strike signals one stage while connections come and go.
-func strike(t *testing.T, c *cluster, n *node.Node, address string, signal syscall.Signal, length time.Duration) {
+// strike signals one stage of each of these nodes while connections come and go.
+func strike(t *testing.T, c *cluster, nodes []*node.Node, address string, signal syscall.Signal, length time.Duration) {
 	before := [2]map[string]int{must[map[string]int](t)(c.one.PIDs()), must[map[string]int](t)(c.two.PIDs())}
 	ctx, cancel := context.WithTimeout(context.Background(), length)
 	defer cancel()
@@ -100,12 +106,21 @@ func strike(t *testing.T, c *cluster, n *node.Node, address string, signal sysca
 		}
 		return nil
 	})
-	pid := must[map[string]int](t)(n.PIDs())[address]
-	if err := syscall.Kill(pid, signal); err != nil {
-		t.Fatal(err)
+	var struck []int
+	for i, n := range []*node.Node{c.one, c.two} {
+		if slices.Contains(nodes, n) {
+			struck = append(struck, before[i][address])
+		}
+	}
+	for _, pid := range struck {
+		if err := syscall.Kill(pid, signal); err != nil {
+			t.Fatal(err)
+		}
 	}
 	result := <-traffic
-	_ = syscall.Kill(pid, syscall.SIGCONT) // it may be gone
+	for _, pid := range struck {
+		_ = syscall.Kill(pid, syscall.SIGCONT) // it may be gone
+	}
 	stopped := time.Now()
 	// A connection ends in CLOSE, where it stays 10 s: the table holds about
 	// rate × 10 s, whatever the stages do. Twice that would be a leak.
@@ -126,11 +141,10 @@ func strike(t *testing.T, c *cluster, n *node.Node, address string, signal sysca
 	})
 	t.Logf("equal %v after the traffic of %d connections stopped; before: %.300v",
 		time.Since(stopped).Round(10*time.Millisecond), result.Done, last)
-	testbed.Eventually(t, patience, n.Quiet)
-	for i, other := range []*node.Node{c.one, c.two} {
-		for a, pid := range must[map[string]int](t)(other.PIDs()) {
-			struck := other == n && a == address
-			if (pid != before[i][a]) != struck {
+	for i, n := range []*node.Node{c.one, c.two} {
+		testbed.Eventually(t, patience, n.Quiet)
+		for a, pid := range must[map[string]int](t)(n.PIDs()) {
+			if (pid != before[i][a]) != slices.Contains(struck, before[i][a]) {
 				t.Errorf("fw%d %s: pid %d before, %d after", i+1, a, before[i][a], pid)
 			}
 		}

@@ -19,6 +19,7 @@ func TestInterfaceComesLater(t *testing.T) {
 			continue
 		}
 		t.Run(p.typ, func(t *testing.T) {
+			t.Parallel()
 			a, b := testbed.MustNamespace(t, "a"), testbed.MustNamespace(t, "b")
 			to, from := newSink(t, a, p.typ, p.sink()), newSource(t, b, p.typ, p.source())
 			for _, one := range []struct {
@@ -55,6 +56,7 @@ func TestInterfaceComesLater(t *testing.T) {
 
 // Over TCP nobody may be there, though the interface is: that is no success.
 func TestNobodyConnected(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	to := newSink(t, a, "tcp", transports[4].sink())
 	const nothing = "nothing was sent to the peers: no peer is "

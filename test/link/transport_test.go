@@ -127,6 +127,7 @@ func knows(table func() (testbed.Table, error), count int) func() error {
 
 // What a conntrackd sends arrives at a source.
 func TestFromConntrackd(t *testing.T) {
+	t.Parallel()
 	eachTransport(t, func(t *testing.T, p transport) {
 		testbed.Require(t, testbed.Conntrackd)
 		a, b := pair(t)

@@ -21,6 +21,7 @@ var other4 = netip.MustParsePrefix("192.168.171.3/24") // another node at b's en
 // Two peers are sent the same. One that is not there harms the other not, and
 // when it is there again the runner is told.
 func TestSeveralPeers(t *testing.T) {
+	t.Parallel()
 	for _, typ := range []string{"udp", "tcp"} {
 		t.Run(typ, func(t *testing.T) {
 			a, b := pair(t)
@@ -120,6 +121,7 @@ func TestSlowPeer(t *testing.T) {
 
 // A connection whose peer has gone without a word is noticed at both ends.
 func TestDeadConnection(t *testing.T) {
+	t.Parallel()
 	a, b := pair(t)
 	p := transports[len(transports)-2]
 	from, to := newSource(t, b, p.typ, p.source()), newSink(t, a, p.typ, p.sink())
