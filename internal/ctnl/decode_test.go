@@ -374,3 +374,35 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkMerge merges what the kernel told of a flow, later and in part, into
+// the flow as it told it first; ns/op is per message.
+func BenchmarkMerge(b *testing.B) {
+	var first, e flow.Event
+	type told struct {
+		known  flow.Flow
+		update flow.Flow
+	}
+	var all []told
+	for _, m := range goldenMessages(b) {
+		if _, err := Decode(m.data, &e, nil); err != nil {
+			continue
+		}
+		switch {
+		case e.Kind == flow.New:
+			first = e
+		case e.Kind == flow.Update && e.Original == first.Original:
+			all = append(all, told{first.Flow, e.Flow})
+		}
+	}
+	if len(all) < 3 {
+		b.Fatalf("%d updates follow their flow's first message", len(all))
+	}
+	buf := make([]byte, 0, 1024)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		m := &all[i%len(all)]
+		f := m.known
+		buf = f.Merge(&m.update, buf)
+	}
+}
