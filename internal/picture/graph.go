@@ -11,29 +11,33 @@ import (
 
 // A Graph is what a picture shows.
 type Graph struct {
-	Title     string // of the whole, for readers who can't see it
-	Pipelines []Pipeline
+	Title     string     `json:"title"` // of the whole, for readers who can't see it
+	Pipelines []Pipeline `json:"pipelines"`
 }
 
 // A Pipeline is a source, then filters and caches, then sinks.
 type Pipeline struct {
-	Name   string
-	Note   string // beside the name; may be empty
-	Stages []Stage
+	Name   string  `json:"name"`
+	Note   string  `json:"note,omitempty"` // beside the name
+	Stages []Stage `json:"stages"`
 }
 
 // A Stage is a box.
 type Stage struct {
-	Address    string // as in local.cache.memory; unique
-	Kind, Name string // as in cache, and memory or its own name
-	Notes      []string
-	Trouble    bool   // it is drawn as broken
-	In         string // what passes the edge into it; "" draws a bare edge
-	Detail     string // what a pointer that rests on it shows; "" is the address
-	Link       string // where a click leads; "" is nowhere
+	Address string   `json:"address"` // as in local.cache.memory; unique
+	Kind    string   `json:"kind"`
+	Name    string   `json:"name"` // its type, or its own name
+	Notes   []string `json:"notes,omitempty"`
+	Trouble bool     `json:"trouble,omitempty"` // it is drawn as broken
+	In      string   `json:"in,omitempty"`      // what passes the edge into it; "" draws a bare edge
+	Detail  string   `json:"detail,omitempty"`  // what a pointer that rests on it shows; "" is the address
+	Link    string   `json:"-"`                 // where a click leads; "" is nowhere
 }
 
-const sink = "sink"
+const (
+	sink         = "sink"
+	stateRunning = "running"
+)
 
 // edges calls each for every edge of a pipeline: between neighbours, and from
 // the last stage that is no sink to each sink.
@@ -86,11 +90,13 @@ func Running(s *control.Status, r rates.Rates) *Graph {
 }
 
 func running(s *control.StageStatus, r rates.Rates) Stage {
-	stage := Stage{Address: s.Address, Kind: s.Kind, Name: name(s.Address), Trouble: s.State != "running"}
+	stage := Stage{Address: s.Address, Kind: s.Kind, Name: name(s.Address), Trouble: s.State != stateRunning}
 	stage.Notes = append(stage.Notes, s.State)
 	rate, known := r[s.Address]
 	if known {
-		stage.Notes[0] += fmt.Sprintf(" · %.1f %% CPU", rate.CPU)
+		if s.State == stateRunning {
+			stage.Notes[0] += fmt.Sprintf(" · %.1f %% CPU", rate.CPU)
+		}
 		if s.Kind != "source" {
 			stage.In = PerSecond(rate.In)
 		}

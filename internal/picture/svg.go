@@ -29,10 +29,13 @@ const style = `.sluice-ground{fill:#fff}
 .sluice-source .sluice-stripe{fill:#0969da}.sluice-filter .sluice-stripe{fill:#bf8700}
 .sluice-cache .sluice-stripe{fill:#1a7f37}.sluice-sink .sluice-stripe{fill:#8250df}
 .sluice-edge{stroke:#57606a;stroke-width:1.5;fill:none}.sluice-tip{fill:#57606a}
-text{font:13px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fill:#1f2328}
-.sluice-head{font-weight:600}.sluice-small,.sluice-rate{font-size:12px;fill:#57606a}.sluice-rate{text-anchor:middle}
+.sluice-picture text{font:13px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fill:#1f2328}
+.sluice-picture .sluice-head{font-weight:600}
+.sluice-picture .sluice-small,.sluice-picture .sluice-rate{font-size:12px;fill:#57606a}
+.sluice-picture .sluice-rate{text-anchor:middle}
 @media (prefers-color-scheme:dark){.sluice-ground{fill:#0d1117}.sluice-box{fill:#161b22;stroke:#6e7681}
-.sluice-trouble .sluice-box{stroke:#ff7b72}text{fill:#e6edf3}.sluice-small,.sluice-rate{fill:#9198a1}
+.sluice-trouble .sluice-box{stroke:#ff7b72}.sluice-picture text{fill:#e6edf3}
+.sluice-picture .sluice-small,.sluice-picture .sluice-rate{fill:#9198a1}
 .sluice-edge{stroke:#9198a1}.sluice-tip{fill:#9198a1}}
 `
 
@@ -94,7 +97,7 @@ func (s *Stage) height() float64 { return 2*padding + lineHeight*float64(len(s.l
 func WriteSVG(w io.Writer, g *Graph) error {
 	rows, width, height := lay(g)
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="%s" viewBox="0 0 %.0f %.0f" width="%.0f" height="%.0f">`+"\n",
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" class="sluice-picture" role="img" aria-label="%s" viewBox="0 0 %.0f %.0f" width="%.0f" height="%.0f">`+"\n",
 		escape(g.Title), width, height, width, height)
 	fmt.Fprintf(&b, "<title>%s</title>\n<style>%s</style>\n", escape(g.Title), style)
 	fmt.Fprintf(&b, `<rect class="sluice-ground" width="%.0f" height="%.0f" rx="6"/>`+"\n", width, height)
