@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/hashicorp/hcl/v2"
@@ -40,4 +41,19 @@ func LoadBlock(ctx context.Context, name string, text []byte, schema *stagepb.Sc
 		reply.Traits = &stagepb.Traits{}
 	}
 	return block.json, reply.Traits, l.files, diags
+}
+
+// CheckSchema says what is wrong with a plugin's schema, if a pipeline could not
+// hold its block.
+func CheckSchema(schema *stagepb.Schema) error {
+	_, err := stageSpecOf(schema)
+	return err
+}
+
+// CheckName says what is wrong with the name of a plugin's type.
+func CheckName(name string) error {
+	if !namePattern.MatchString(name) {
+		return errors.New(nameRule)
+	}
+	return nil
 }

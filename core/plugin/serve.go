@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -58,6 +59,7 @@ func Serve(d Definition) error {
 	watchLifeline(os.Getenv(EnvLifeline))
 
 	server := newServer(d, slog.New(logHandler(os.Stderr)))
+	server.restore = keepStderr()
 	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig: Handshake,
 		VersionedPlugins: versioned(func() goplugin.PluginSet {
@@ -68,6 +70,13 @@ func Serve(d Definition) error {
 	})
 	os.Exit(0) // the runner closed the control connection
 	return nil
+}
+
+// keepStderr returns what gives os.Stderr back. go-plugin's Serve replaces it by a
+// stream that nobody reads here, and what a plugin prints to it would be lost.
+func keepStderr() func() {
+	stderr := os.Stderr
+	return sync.OnceFunc(func() { os.Stderr = stderr })
 }
 
 // logHandler writes JSON lines, which the runner reads from standard error.

@@ -22,6 +22,7 @@ type server struct {
 	stagepb.UnimplementedStageServer
 	definition Definition
 	host       *host
+	restore    func() // called once calls come; may be nil
 
 	mu     sync.Mutex
 	config any    // the last configuration that had nothing wrong
@@ -34,6 +35,9 @@ func newServer(d Definition, logger *slog.Logger) *server {
 }
 
 func (s *server) Describe(context.Context, *stagepb.DescribeRequest) (*stagepb.Description, error) {
+	if s.restore != nil {
+		s.restore()
+	}
 	return Describe(s.definition), nil
 }
 

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/time/rate"
+
 	"github.com/sluice-project/sluice/core/flow"
 )
 
@@ -21,6 +23,7 @@ type stage struct {
 
 	batchesIn, eventsIn, bytesIn, malformed atomic.Uint64
 	working                                 atomic.Bool
+	refused                                 *rate.Limiter // lines about them
 
 	mu     sync.Mutex
 	cancel context.CancelFunc // of the running replay
@@ -58,8 +61,7 @@ func (s *stage) loop(apply func(*flow.Batch) error) error {
 		s.working.Store(true)
 		b, err := flow.DecodeBatch(packet)
 		if err != nil {
-			s.malformed.Add(1)
-			s.host.logger.Error("batch refused", "error", err)
+			s.refuse(err)
 			s.host.Signal(SignalGap, "a batch was malformed")
 		} else if err := apply(&b); err != nil {
 			return err
@@ -68,6 +70,21 @@ func (s *stage) loop(apply func(*flow.Batch) error) error {
 		s.eventsIn.Add(uint64(b.Count))
 		s.batchesIn.Add(1) // last: the runner reads it as "all this is done"
 		s.working.Store(false)
+	}
+}
+
+// refuseRate bounds the lines about batches that are refused, against a neighbour
+// that sends nothing else: the log is not ours alone.
+const refuseRate, refuseBurst = 1, 20
+
+// refuse counts a batch that did not decode.
+func (s *stage) refuse(err error) {
+	n := s.malformed.Add(1)
+	if s.refused == nil {
+		s.refused = rate.NewLimiter(refuseRate, refuseBurst)
+	}
+	if s.refused.Allow() {
+		s.host.logger.Error("batch refused", "error", err, "refused", n)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -76,7 +77,7 @@ func NewProbe(c ProbeConfig) (*Probe, error) {
 func (p *Probe) Launch(ctx context.Context) (*stagepb.Description, error) {
 	files, _, _ := p.wiring().descriptors()
 	process, err := startProcess(ctx, p.spawner, processConfig{
-		name: p.config.Path, path: p.config.Path, args: p.config.Args, kind: p.config.Kind, typ: p.config.Type,
+		name: filepath.Base(p.config.Args[0]), path: p.config.Path, args: p.config.Args, kind: p.config.Kind, typ: p.config.Type,
 		files: files, log: p.config.Log, level: p.config.Level,
 	})
 	if err != nil {

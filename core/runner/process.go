@@ -154,6 +154,13 @@ func (p *process) kill() {
 	go p.client.Kill()
 }
 
+// crashed says whether the process ended by itself, and not by a signal: what it
+// wrote then says why.
+func (p *process) crashed() bool {
+	var exit *exec.ExitError
+	return errors.As(p.err, &exit) && exit.Exited()
+}
+
 // pid returns the process's id, or 0 before it was started.
 func (p *process) pid() int {
 	if cmd := p.cmd.Load(); cmd != nil {

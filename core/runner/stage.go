@@ -102,7 +102,11 @@ func (s *stage) launch(ctx context.Context) error {
 	})
 	if err != nil {
 		p.kill()
-		return s.failed(fmt.Errorf("%s: %w", s.address, err))
+		err = fmt.Errorf("%s: %w", s.address, err)
+		if tail := p.stderr.tail(); tail != "" && p.crashed() {
+			err = fmt.Errorf("%w; it wrote: %s", err, tail)
+		}
+		return s.failed(err)
 	}
 	s.mu.Lock()
 	s.proc, s.state, s.since, s.statistics = p, stateRunning, time.Now(), nil
@@ -155,14 +159,14 @@ func startStage(ctx context.Context, p *process, config []byte, start *stagepb.S
 	defer cancel()
 	configured, err := p.Configure(ctx, &stagepb.Configuration{Json: config})
 	if err != nil {
-		return fmt.Errorf("configure: %w", err)
+		return fmt.Errorf("configure: %w", plain(err))
 	}
 	if len(configured.Diagnostics) > 0 {
 		return fmt.Errorf("configure: %s", configured.Diagnostics[0].Detail)
 	}
 	started, err := p.Start(ctx, start)
 	if err != nil {
-		return fmt.Errorf("start: %w", err)
+		return fmt.Errorf("start: %w", plain(err))
 	}
 	if started.Error != "" {
 		return errors.New(started.Error)

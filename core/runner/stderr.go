@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,11 +31,12 @@ type stderrLog struct {
 	log     *slog.Logger
 	limiter *rate.Limiter
 
-	mu      sync.Mutex
-	last    []string
-	dropped int
-	lost    uint64 // lines dropped in all
-	told    time.Time
+	mu       sync.Mutex
+	last     []string
+	panicked string // the line that says why a program in Go crashed: many follow it
+	dropped  int
+	lost     uint64 // lines dropped in all
+	told     time.Time
 }
 
 func newStderrLog(log *slog.Logger) *stderrLog {
@@ -60,6 +62,9 @@ func (l *stderrLog) read(r io.Reader) {
 func (l *stderrLog) line(line string) {
 	l.mu.Lock()
 	l.last = append(l.last, line)
+	if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
+		l.panicked = line
+	}
 	if len(l.last) > tailLines {
 		l.last = l.last[1:]
 	}
@@ -124,9 +129,14 @@ func (l *stderrLog) droppedLines() uint64 {
 	return l.lost
 }
 
-// tail returns the last lines, on one.
+// tail returns the last lines, on one; before them why a program in Go crashed, if it
+// did.
 func (l *stderrLog) tail() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return printable(strings.Join(l.last, " | "))
+	lines := l.last
+	if l.panicked != "" && !slices.Contains(lines, l.panicked) {
+		lines = append([]string{l.panicked, "…"}, lines...)
+	}
+	return printable(strings.Join(lines, " | "))
 }

@@ -72,7 +72,7 @@ func readPage(t *testing.T, path string) page {
 // pages are all of the project's.
 func pages(t *testing.T) (all []page) {
 	t.Helper()
-	for _, pattern := range []string{"*.md", "docs/*.md", "plugins/*/README.md", "pipelines/*.md"} {
+	for _, pattern := range []string{"*.md", "docs/*.md", "plugins/*/README.md", "pipelines/*.md", "examples/*/README.md"} {
 		found, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			t.Fatal(err)

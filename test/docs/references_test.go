@@ -75,6 +75,13 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	flags["plugin-exec"] = ""
+	for _, group := range []string{"plugin"} { // its commands stand for themselves
+		for _, m := range regexp.MustCompile(`(?m)^  ([a-z-]+)  `).FindAllStringSubmatch(flags[group], -1) {
+			if flags[group+" "+m[1]], err = sluice("help", group, m[1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	if len(flags) < 15 {
 		t.Fatalf("found the commands %v in\n%s", flags, help)
 	}
@@ -84,15 +91,19 @@ func TestCommands(t *testing.T) {
 			if len(words) < 2 || words[1][0] == '-' || strings.Trim(words[1], "A-Z.") == "" {
 				continue
 			}
-			text, known := flags[words[1]]
+			command := words[1]
+			if command == "plugin" && len(words) > 2 {
+				command += " " + words[2]
+			}
+			text, known := flags[command]
 			if !known {
-				t.Errorf("%s: `%s`: there is no command %s", p.path, line, words[1])
+				t.Errorf("%s: `%s`: there is no command %s", p.path, line, command)
 			}
 			for _, word := range words[2:] {
 				name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "=")
 				if len(word) > 1 && word[0] == '-' && name != "" && known && words[1] != "plugin-exec" &&
 					!regexp.MustCompile(`(^|\s)--?`+regexp.QuoteMeta(name)+`\b`).MatchString(text) {
-					t.Errorf("%s: `%s`: %s has no flag %s", p.path, line, words[1], word)
+					t.Errorf("%s: `%s`: %s has no flag %s", p.path, line, command, word)
 				}
 			}
 		}
