@@ -74,6 +74,41 @@ func (a Attributes) Get(t Attr) ([]byte, bool) {
 	return nil, false
 }
 
+// manyAttributes is the length of a tail from which Lookup makes an index. Known
+// attributes don't make one as long.
+const manyAttributes = 1 << 10
+
+// A Lookup finds attributes of one tail.
+type Lookup struct {
+	tail  Attributes
+	index map[Attr][]byte // nil: the tail is short enough to look through
+}
+
+// Lookup is for a caller who asks for many attributes: with a tail of thousands,
+// which only a hostile peer sends, to look through it for each would take a
+// second.
+func (a Attributes) Lookup() Lookup {
+	l := Lookup{tail: a}
+	if len(a) >= manyAttributes {
+		l.index = make(map[Attr][]byte, len(a)/attrHeader)
+		for t, v := range a.All() {
+			if _, again := l.index[t]; !again {
+				l.index[t] = v
+			}
+		}
+	}
+	return l
+}
+
+// Get is Attributes.Get.
+func (l *Lookup) Get(t Attr) ([]byte, bool) {
+	if l.index == nil {
+		return l.tail.Get(t)
+	}
+	v, ok := l.index[t]
+	return v, ok
+}
+
 // Has says whether there is an attribute t.
 func (a Attributes) Has(t Attr) bool {
 	_, ok := a.Get(t)

@@ -44,8 +44,9 @@ func (f *Flow) Merge(u *Flow, buf []byte) []byte {
 		return buf
 	}
 	tail := Attributes(append(buf[:0], u.Tail...))
+	news := u.Tail.Lookup()
 	for t, v := range f.Tail.All() {
-		if !u.Tail.Has(t) {
+		if _, ok := news.Get(t); !ok {
 			tail = tail.Append(t, v)
 		}
 	}

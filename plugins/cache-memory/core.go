@@ -353,11 +353,12 @@ func sameHead(a, b []byte) bool {
 // sameTail says whether the tail b, merged from a, has nothing new but counters
 // and times.
 func sameTail(a, b flow.Attributes) bool {
+	before := a.Lookup()
 	for t, v := range b.All() {
 		if t == flow.AttrCounters || t == flow.AttrTimestamps {
 			continue
 		}
-		if was, ok := a.Get(t); !ok || !bytes.Equal(was, v) {
+		if was, ok := before.Get(t); !ok || !bytes.Equal(was, v) {
 			return false
 		}
 	}
