@@ -52,7 +52,7 @@ func benchCreate(b *testing.B, heard, translated bool) {
 	n := testbed.MustNamespace(b, "fw")
 	w := mustWriter(b, n, WriterConfig{})
 	if heard {
-		mustEvents(b, n, EventsConfig{DropPorts: []uint32{w.Port()}})
+		mustEvents(b, n, EventsConfig{DropPorts: []uint32{w.Port()}, Unreliable: true})
 	}
 	b.ReportAllocs()
 	i := 0
@@ -73,26 +73,6 @@ func benchCreate(b *testing.B, heard, translated bool) {
 	}
 	if c := finish(b, w); c.Failed() > 0 {
 		b.Fatalf("%+v", c)
-	}
-}
-
-// Preparing a batch for the kernel, of which the kernel's part is not measured.
-func BenchmarkPrepare(b *testing.B) {
-	var flows [batchLength]*flow.Flow
-	for i := range flows {
-		flows[i] = benchFlow(i)
-	}
-	one := new(batch)
-	b.ReportAllocs()
-	for n := 0; n < b.N; n += batchLength {
-		for _, f := range flows {
-			key := f.Key()
-			if one.has(&key) {
-				b.Fatal("twice")
-			}
-			one.add(commit, f, &key, 0, true)
-		}
-		one.clear()
 	}
 }
 

@@ -112,8 +112,6 @@ func (c *Counts) failed(expectation bool) (n uint64) {
 
 // Counts returns what became of the requests since the last call that reset.
 func (w *Writer) Counts(reset bool) Counts {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	c := w.counts
 	c.Failures = slices.Clone(c.Failures)
 	slices.SortFunc(c.Failures, func(a, b Failure) int { return cmp.Compare(b.Count, a.Count) })

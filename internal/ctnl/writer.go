@@ -3,8 +3,6 @@ package ctnl
 import (
 	"fmt"
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -20,10 +18,6 @@ const (
 	// writerBuffer holds the answers to a whole batch, about 1300 bytes each,
 	// several times over: an answer that is lost would count as a success.
 	writerBuffer = 1 << 20
-
-	// batches is how many batches there are: one that is being built, one that
-	// the kernel works on, and two between.
-	batches = 4
 
 	// maxOrphans bounds how many related flows wait for their masters, in
 	// flows of about 250 bytes. What is beyond goes without its master.
@@ -53,34 +47,26 @@ type WriterConfig struct {
 // lock for all who write to conntrack tables, in every namespace: more than
 // one Writer a host gains nothing.
 //
-// The kernel works within the call that sends, so a goroutine of the Writer's
-// makes it while the caller prepares the next batch. Batches are carried out one
-// after another. The last, which Flush waits for, the caller carries out itself,
-// since to wake somebody costs more.
+// To prepare the next batch on another core while the kernel works on this one was
+// tried: it gained nothing that could be measured (nine tenths of a commit's time
+// are the kernel's).
 //
 // One goroutine uses it. Requests of one flow are carried out in their order.
 type Writer struct {
 	socket  *socket
 	liberal bool
-	seq     atomic.Uint32
+	seq     uint32
 
-	building *batch
-	free     chan *batch    // all that are neither being built nor to be carried out
-	full     chan *batch    // to be carried out
-	running  sync.WaitGroup // a batch each
-	ended    chan struct{}  // closed when the goroutine has returned
-
-	// Of whoever carries out a batch.
-	pending []*request
+	slots   [batchLength]request
+	pending [batchLength]*request
+	length  int
+	keys    map[requestKey]struct{} // of slots[:length]
 	orphans []orphan
 	waiting map[requestKey]struct{} // of orphans
 
 	buf, answers, tail []byte
 	event              flow.Event
-
-	mu     sync.Mutex
-	counts Counts
-	err    error // the socket's failure
+	counts             Counts
 }
 
 // OpenWriter opens a writer in the calling thread's network namespace.
@@ -94,29 +80,18 @@ func OpenWriter(c WriterConfig) (*Writer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("conntrack writer: %w", err)
 	}
-	w := &Writer{
-		socket: s, liberal: !c.WindowTracking,
-		building: new(batch), free: make(chan *batch, batches), full: make(chan *batch, batches),
-		ended:   make(chan struct{}),
+	return &Writer{
+		socket: s, liberal: !c.WindowTracking, keys: make(map[requestKey]struct{}, batchLength),
 		waiting: map[requestKey]struct{}{},
 		answers: make([]byte, 32<<10),
-	}
-	for range batches - 1 {
-		w.free <- new(batch)
-	}
-	go w.work()
-	return w, nil
+	}, nil
 }
 
 // Port returns the socket's port id.
 func (w *Writer) Port() uint32 { return w.socket.port }
 
 // Close closes the socket. Requests that were not flushed are forgotten.
-func (w *Writer) Close() error {
-	close(w.full)
-	<-w.ended
-	return w.socket.close()
-}
+func (w *Writer) Close() error { return w.socket.close() }
 
 // An operation is what a request is to achieve.
 type operation uint8
@@ -196,107 +171,45 @@ func (w *Writer) InjectExpectation(f *flow.Flow) error { return w.add(injectExpe
 func (w *Writer) DeleteExpectation(f *flow.Flow) error { return w.add(unexpect, f, 0) }
 
 func (w *Writer) add(op operation, f *flow.Flow, timeout uint32) error {
-	key := f.Key()
+	key := requestKey{f.Key(), op.isExpectation()}
 	// A request that fails at first is carried out after those behind it, so
 	// a batch has but one of a flow, and no expectations beside flows: they need
 	// their master, and end before the flow that met them begins.
-	if b := w.building; b.length == batchLength || b.length > 0 && b.slots[0].op.isExpectation() != op.isExpectation() || b.has(&key) {
-		if err := w.hand(); err != nil {
+	_, again := w.keys[key]
+	if again || w.length == batchLength || w.length > 0 && w.slots[0].op.isExpectation() != key.expectation {
+		if err := w.Flush(); err != nil {
 			return err
 		}
 	}
-	b := w.building
-	if b.length == 0 {
-		b.first = w.seq.Add(batchLength) - batchLength + 1
-	}
-	b.add(op, f, &key, timeout, w.liberal)
-	return nil
-}
-
-// Push has what was gathered carried out, but does not wait for it unless much
-// is under way.
-func (w *Writer) Push() error {
-	if w.building.length == 0 {
-		return nil
-	}
-	return w.hand()
-}
-
-// hand has the batch that was built carried out beside the caller.
-func (w *Writer) hand() error {
-	w.running.Add(1)
-	w.full <- w.building
-	w.building = <-w.free
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.err
-}
-
-// work carries out batches.
-func (w *Writer) work() {
-	defer close(w.ended)
-	for b := range w.full {
-		w.carryOut(b)
-		w.free <- b
-		w.running.Done()
-	}
-}
-
-// Flush waits until all that was gathered is carried out. An error means that
-// the socket failed, not a request.
-func (w *Writer) Flush() error {
-	w.running.Wait()
-	w.carryOut(w.building)
-	return w.err
-}
-
-// carryOut carries out a batch and empties it.
-func (w *Writer) carryOut(b *batch) {
-	pending := w.pending[:0]
-	for i := range b.length {
-		r := &b.slots[i]
-		w.supersede(r)
-		pending = append(pending, r)
-	}
-	w.pending = pending
-	if len(pending) > 0 && w.err == nil {
-		err := w.run(pending, b)
-		w.mu.Lock()
-		w.err = err
-		w.mu.Unlock()
-	}
-	b.clear()
-}
-
-// supersede forgets a request that waits for its master: r is later news of it.
-func (w *Writer) supersede(r *request) {
-	if len(w.waiting) == 0 {
-		return
-	}
-	key := r.key()
-	if _, ok := w.waiting[key]; ok {
+	if _, ok := w.waiting[key]; ok { // this is later news of it
 		delete(w.waiting, key)
 		w.orphans = slices.DeleteFunc(w.orphans, func(o orphan) bool { return o.key() == key })
 	}
+	w.keys[key] = struct{}{}
+	w.slots[w.length].set(op, f, timeout)
+	w.length++
+	return nil
 }
 
-// run takes the requests through their steps, each step as one batch. The first
-// is prepared, unless that is nil.
-func (w *Writer) run(pending []*request, prepared *batch) error {
+// Flush carries out what was gathered. An error means that the socket failed,
+// not a request.
+func (w *Writer) Flush() error {
+	pending := w.pending[:w.length]
+	for i := range pending {
+		pending[i] = &w.slots[i]
+	}
+	w.length = 0
+	clear(w.keys)
+	return w.run(pending)
+}
+
+// run takes the requests through their steps, each step as one batch.
+func (w *Writer) run(pending []*request) error {
 	for len(pending) > 0 {
-		var err error
-		if prepared != nil {
-			err = w.exchange(pending, prepared.buf, prepared.first)
-		} else {
-			err = w.step(pending)
-		}
-		if err != nil {
+		if err := w.exchange(pending); err != nil {
 			return fmt.Errorf("conntrack writer: %w", err)
 		}
-		prepared = nil
-		w.mu.Lock()
 		pending = slices.DeleteFunc(pending, func(r *request) bool { return w.advance(r) })
-		w.mu.Unlock()
 	}
 	return nil
 }
@@ -327,29 +240,24 @@ func (w *Writer) runOrphans(orphans []orphan) error {
 			r.lastTry = true
 			pending = append(pending, r)
 		}
-		if err := w.run(pending, nil); err != nil {
+		if err := w.run(pending); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// step prepares the next step of each request, and has it carried out.
-func (w *Writer) step(pending []*request) error {
-	n := uint32(len(pending))
-	first := w.seq.Add(n) - n + 1
+// exchange sends the next step of each request and takes in the answers. Send
+// returns when the kernel has carried them all out, so the answers are there.
+func (w *Writer) exchange(pending []*request) error {
 	w.buf = w.buf[:0]
+	first := w.seq + 1
 	for i, r := range pending {
 		r.errno, r.hasFound = 0, false
 		w.buf = r.appendStep(w.buf, w.liberal, first+uint32(i))
 	}
-	return w.exchange(pending, w.buf, first)
-}
-
-// exchange sends requests and takes in the answers. Send returns when the kernel
-// has carried them all out, so the answers are there.
-func (w *Writer) exchange(pending []*request, messages []byte, first uint32) error {
-	if err := w.socket.send(messages); err != nil {
+	w.seq += uint32(len(pending))
+	if err := w.socket.send(w.buf); err != nil {
 		return fmt.Errorf("send %d requests: %w", len(pending), err)
 	}
 	for {

@@ -330,7 +330,7 @@ func TestStatusThatAdvancesMeanwhile(t *testing.T) {
 	r := &request{}
 	r.set(injectUpdate, &early, 0)
 	r.step, r.holder = stepUpdate, early // as it was read before the packet
-	if err := w.run([]*request{r}, nil); err != nil {
+	if err := w.run([]*request{r}); err != nil {
 		t.Fatal(err)
 	}
 	if c := finish(t, w); c.Updated != 1 || c.Failed() > 0 {
@@ -494,35 +494,4 @@ func TestManyFlows(t *testing.T) {
 		}
 	}
 	mustCount(t, "deleted", finish(t, w).Deleted, many)
-}
-
-// Batches are carried out beside the caller, and yet in their order: what is to be
-// deleted was created before, and what is there is found there.
-func TestPushKeepsTheOrder(t *testing.T) {
-	n := testbed.MustNamespace(t, "fw")
-	w := mustWriter(t, n, WriterConfig{})
-	const flows = 5*batchLength + 7
-	each := func(do func(f *flow.Flow) error) {
-		t.Helper()
-		for i := range flows {
-			if err := do(benchFlow(i)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.Push(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	each(w.Commit)
-	each(w.Commit) // the same again: an answer, a look and an update each
-	each(w.Delete)
-	each(w.Commit)
-	c := finish(t, w)
-	mustCount(t, "created", c.Created, 2*flows)
-	mustCount(t, "updated", c.Updated, flows)
-	mustCount(t, "deleted", c.Deleted, flows)
-	mustCount(t, "failed", c.Failed(), 0)
-	if have, err := n.Count(); err != nil || have != flows {
-		t.Errorf("%d flows are in the kernel, not %d: %v", have, flows, err)
-	}
 }

@@ -23,7 +23,6 @@ type sink struct {
 	writer *ctnl.Writer
 	event  flow.Event
 	replay *replay // that has begun and not ended
-	pushed bool    // some of it may still be on its way into the kernel
 	logged uint64  // failures, for the log to keep quiet
 
 	mu    sync.Mutex // guards total, which Statistics reads
@@ -76,24 +75,20 @@ func (s *sink) beLiberal() {
 // Close closes the socket. All requests were carried out: see Write.
 func (s *sink) Close() error { return s.writer.Close() }
 
-// Write carries out a batch. Nothing of it is pending when Write returns, but in a
-// replay, until its end: then related flows wait for their masters, and the kernel
-// works while the next batch is read.
+// Write carries out a batch. Nothing of it is pending when Write returns, but
+// for related flows of a replay that wait for their masters until its end.
 func (s *sink) Write(b *flow.Batch) error {
-	replayed := s.replay.is(b) && s.replay.generation == b.Generation
-	if s.pushed && !replayed {
-		if err := s.writer.Flush(); err != nil {
-			return err
-		}
-		s.count(s.replay)
-	}
-	s.pushed = false
 	for c := b.Cursor(); c.Next(&s.event); {
 		if err := s.take(b, &s.event); err != nil {
 			return err
 		}
 	}
-	if err := s.carryOut(b); err != nil {
+	finish := s.writer.Finish
+	// The end of a replay never comes if its sender was started again meanwhile.
+	if s.replay != nil && s.replay.generation == b.Generation {
+		finish = s.writer.Flush
+	}
+	if err := finish(); err != nil {
 		return err
 	}
 	if s.replay.is(b) {
@@ -102,19 +97,6 @@ func (s *sink) Write(b *flow.Batch) error {
 		s.count(nil)
 	}
 	return nil
-}
-
-// carryOut has what was taken carried out.
-func (s *sink) carryOut(b *flow.Batch) error {
-	switch {
-	// The end of a replay never comes if its sender was started again meanwhile.
-	case s.replay == nil || s.replay.generation != b.Generation:
-		return s.writer.Finish()
-	case s.replay.is(b):
-		s.pushed = true
-		return s.writer.Push()
-	}
-	return s.writer.Flush()
 }
 
 func (s *sink) take(b *flow.Batch, e *flow.Event) error {
