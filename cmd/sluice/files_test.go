@@ -119,3 +119,18 @@ func TestColor(t *testing.T) {
 		t.Error("colour into a file")
 	}
 }
+
+// One mistake has one message, though what it leaves out is missing then.
+func TestValidateSaysItOnce(t *testing.T) {
+	for _, typ := range []string{"udp", "tcp"} {
+		path := filepath.Join(t.TempDir(), "one.hcl")
+		text := "pipeline \"local\" {\n  source \"netlink\" {}\n  sink \"" + typ + "\" {\n    destination = \"192.0.2.1\"\n    interface = \"eth2\"\n  }\n}\n"
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got := execute(t, "", "", "validate", "-f", path)
+		if !strings.Contains(got, "list of string required") || !strings.Contains(got, "the configuration has an error\n") {
+			t.Errorf("sink %s:\n%s", typ, got)
+		}
+	}
+}

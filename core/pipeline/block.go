@@ -36,7 +36,7 @@ func LoadBlock(ctx context.Context, name string, text []byte, schema *stagepb.Sc
 	if err != nil {
 		return nil, nil, l.files, append(diags, failure("Plugin failed", "The plugin can't be asked: "+err.Error()+".", &header))
 	}
-	diags = append(diags, l.scope.point(reply.Diagnostics, file.Body, header, block.complete)...)
+	diags = append(diags, l.scope.point(reply.Diagnostics, file.Body, header, block)...)
 	if reply.Traits == nil {
 		reply.Traits = &stagepb.Traits{}
 	}

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hcldec"
@@ -10,10 +11,12 @@ import (
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
 )
 
-// A decoded block: its value as JSON, and whether that is all of it.
+// A decoded block: its value as JSON, whether that is all of it, and what was
+// wrong.
 type decoded struct {
 	json     []byte
 	complete bool // nothing was wrong, and nothing unknown left out
+	diags    hcl.Diagnostics
 }
 
 // decode evaluates a block by its specification. body is written in the file
@@ -27,16 +30,24 @@ func (s *scope) decode(body hcl.Body, header hcl.Range, spec hcldec.Spec) (decod
 	if err != nil {
 		diags = append(diags, failure("Unusable value", "The block can't be written as JSON: "+err.Error()+".", &header))
 	}
-	return decoded{text, !diags.HasErrors() && value.IsWhollyKnown()}, diags
+	return decoded{text, !diags.HasErrors() && value.IsWhollyKnown(), diags}, diags
+}
+
+// wrong says whether something there is wrong by the specification.
+func (d decoded) wrong(there hcl.Range) bool {
+	return slices.ContainsFunc(d.diags, func(one *hcl.Diagnostic) bool {
+		return one.Severity == hcl.DiagError && one.Subject != nil && one.Subject.Overlaps(there)
+	})
 }
 
 // point turns what a plugin found wrong into diagnostics about the text. Of a
 // block that is not complete only those count that point at a value that is
-// written there: the others may come from what is missing.
-func (s *scope) point(found []*stagepb.Diagnostic, body hcl.Body, header hcl.Range, complete bool) (diags hcl.Diagnostics) {
+// written there, and that is not wrong already: the others may come from what is
+// missing.
+func (s *scope) point(found []*stagepb.Diagnostic, body hcl.Body, header hcl.Range, block decoded) (diags hcl.Diagnostics) {
 	for _, one := range found {
 		at := locate(body, header, one.Path)
-		if !complete && (at.expr == nil || !s.known(at.expr)) {
+		if !block.complete && (at.expr == nil || !s.known(at.expr) || block.wrong(at.expr.Range())) {
 			continue
 		}
 		d := failure(one.Summary, one.Detail, &at.subject)

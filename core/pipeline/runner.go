@@ -71,7 +71,7 @@ func (l *loader) loadRunner(blocks hcl.Blocks) Runner {
 	block, diags := l.scope.decode(b.Body, b.DefRange, spec)
 	l.add(diags)
 	config, reply := plugin.Configure(runnerDefinition, block.json)
-	diags = l.scope.point(reply.Diagnostics, b.Body, b.DefRange, block.complete)
+	diags = l.scope.point(reply.Diagnostics, b.Body, b.DefRange, block)
 	l.add(diags)
 	if !block.complete || diags.HasErrors() {
 		return DefaultRunner()

@@ -111,7 +111,7 @@ func (l *loader) loadStage(pipeline string, b *hcl.Block) *stageDraft {
 		l.add(hcl.Diagnostics{l.pluginError(s, err, &b.DefRange)})
 		return s
 	}
-	l.add(l.scope.point(reply.Diagnostics, b.Body, b.DefRange, block.complete))
+	l.add(l.scope.point(reply.Diagnostics, b.Body, b.DefRange, block))
 	if len(reply.Diagnostics) == 0 {
 		if s.Traits = reply.Traits; s.Traits == nil {
 			s.Traits = &stagepb.Traits{}

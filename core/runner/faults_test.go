@@ -207,7 +207,7 @@ func TestStopWhileStagesStartIsNoFailure(t *testing.T) {
 }
 
 func TestFailedStartLeavesNoFolder(t *testing.T) {
-	sockets := t.TempDir()
+	sockets := shortDir(t)
 	t.Setenv("TMPDIR", sockets)
 	stages := usual(filepath.Join(t.TempDir(), "out"), object{})
 	stages[3].Traits = &stagepb.Traits{Netns: "/nonexistent"}

@@ -146,7 +146,7 @@ func content(t *testing.T, file string) []string {
 func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
 func TestStartReplaysDownAndDrainLeavesNothing(t *testing.T) {
-	sockets := t.TempDir()
+	sockets := shortDir(t)
 	t.Setenv("TMPDIR", sockets)
 	before := descriptors(t)
 	file := filepath.Join(t.TempDir(), "out")
@@ -172,6 +172,18 @@ func TestStartReplaysDownAndDrainLeavesNothing(t *testing.T) {
 	if err != nil || len(left) > 0 {
 		t.Errorf("socket folders are left: %v, %v", left, err)
 	}
+}
+
+// shortDir is a folder whose name leaves room for those of sockets.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	t.TempDir() // others of the test are beside that one, whatever TMPDIR is then
+	dir, err := os.MkdirTemp("", "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 func descriptors(t *testing.T) int {
@@ -412,7 +424,9 @@ func runUntilKilled() {
 
 func TestKilledRunnerTakesItsPluginsWithIt(t *testing.T) {
 	t.Parallel()
+	sockets := shortDir(t)
 	cmd := exec.Command("/proc/self/exe", "run-until-killed", filepath.Join(t.TempDir(), "out"))
+	cmd.Env = append(os.Environ(), "TMPDIR="+sockets)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -433,5 +447,9 @@ func TestKilledRunnerTakesItsPluginsWithIt(t *testing.T) {
 	_ = cmd.Wait()
 	for _, pid := range pids {
 		eventually(t, fmt.Sprintf("process %d ends", pid), func() bool { return !alive(pid) })
+	}
+	sweepSocketFolders(sockets) // as the next runner does
+	if left, err := os.ReadDir(sockets); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }

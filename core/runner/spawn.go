@@ -22,6 +22,7 @@ type spawner struct {
 	closeOnce sync.Once
 	lifeline  *os.File // reading end, inherited by every child as descriptor 3
 	keep      *os.File // writing end, whose closing children notice
+	sockets   *socketFolder
 }
 
 type spawnRequest struct {
@@ -35,7 +36,13 @@ func newSpawner() (*spawner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("spawner: lifeline: %w", err)
 	}
-	s := &spawner{requests: make(chan spawnRequest), closed: make(chan struct{}), lifeline: r, keep: w}
+	sockets, err := openSocketFolder(os.TempDir())
+	if err != nil {
+		r.Close()
+		w.Close()
+		return nil, err
+	}
+	s := &spawner{requests: make(chan spawnRequest), closed: make(chan struct{}), lifeline: r, keep: w, sockets: sockets}
 	go s.run()
 	return s, nil
 }
@@ -83,6 +90,7 @@ func (s *spawner) close() {
 		close(s.closed)
 		s.keep.Close()
 		s.lifeline.Close()
+		s.sockets.close()
 	})
 }
 

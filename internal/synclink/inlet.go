@@ -244,8 +244,13 @@ func networkPort(p *uint16) uint16 {
 }
 
 // BindDatagrams opens a socket that receives what is sent to an address. zone is
-// the index of the interface of a link-local one.
-func BindDatagrams(to netip.AddrPort, zone int, r *Receiving) (fd int, err error) {
+// the index of the interface of a link-local one. options sets more of the socket
+// before it is bound, and may be nil.
+//
+// A group's address and port several sockets may have. A node's they may not:
+// of two with SO_REUSEADDR the kernel would give all to the later one, whosever
+// it is.
+func BindDatagrams(to netip.AddrPort, zone int, r *Receiving, options func(fd int) error) (fd int, err error) {
 	family := unix.AF_INET
 	if to.Addr().Is6() {
 		family = unix.AF_INET6
@@ -254,7 +259,11 @@ func BindDatagrams(to netip.AddrPort, zone int, r *Receiving) (fd int, err error
 	if err != nil {
 		return -1, fmt.Errorf("open socket: %w", err)
 	}
-	if err = receiveOptions(fd, FamilyOf(to.Addr()), r); err == nil {
+	err = receiveOptions(fd, to.Addr(), r)
+	if err == nil && options != nil {
+		err = options(fd)
+	}
+	if err == nil {
 		if err = unix.Bind(fd, Sockaddr(to, zone)); err != nil {
 			err = fmt.Errorf("bind %v: %w", to, err)
 		}
@@ -275,15 +284,19 @@ func Sockaddr(a netip.AddrPort, zone int) unix.Sockaddr {
 }
 
 // receiveOptions sets what a socket that receives datagrams needs.
-func receiveOptions(fd int, f Family, r *Receiving) error {
+func receiveOptions(fd int, to netip.Addr, r *Receiving) error {
 	SetBuffer(fd, unix.SO_RCVBUF, unix.SO_RCVBUFFORCE, int(r.ReceiveBuffer))
+	reuse := 0
+	if to.IsMulticast() {
+		reuse = 1
+	}
 	options := [][3]int{
-		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
+		{unix.SOL_SOCKET, unix.SO_REUSEADDR, reuse},
 		{unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1},
 		{unix.IPPROTO_IP, unix.IP_PKTINFO, 1},
 		{unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, 0}, // what others on this node joined is not ours
 	}
-	if f == 6 {
+	if FamilyOf(to) == 6 {
 		options = append(options[:2],
 			[3]int{unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1},
 			[3]int{unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1},

@@ -20,7 +20,7 @@ func TestDroppedBySeveralSockets(t *testing.T) {
 		Keeps: func(*Interface) bool { return false },
 		Listen: func(*Interface) (int, error) {
 			open++
-			return BindDatagrams(netip.MustParseAddrPort("127.0.0.1:0"), 0, &Receiving{ReceiveBuffer: 4096})
+			return BindDatagrams(netip.MustParseAddrPort("127.0.0.1:0"), 0, &Receiving{ReceiveBuffer: 4096}, nil)
 		},
 	}
 	defer n.Close()

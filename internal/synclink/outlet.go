@@ -167,14 +167,15 @@ func (o *DatagramOutlet) Close() error {
 // Send sends everything to every destination. Of several the link may lead to
 // some alone: it is broken if none can be sent to.
 func (o *DatagramOutlet) Send(p *notrack.Packer, t Tally) {
+	until := time.Now().Add(patience)
 	if len(o.Sockets) == 1 {
-		o.Sockets[0].send(p, t)
+		o.Sockets[0].send(p, until, t)
 		return
 	}
 	one := oneOfSeveral{Tally: t}
 	for _, s := range o.Sockets {
 		one.socket = s
-		s.send(p, &one)
+		s.send(p, until, &one)
 	}
 	if one.err != nil && !one.sent {
 		t.Lost(one.err)
@@ -212,7 +213,8 @@ func (o *DatagramOutlet) Tend(now time.Time, t Tally) {
 	}
 }
 
-// patience is how long a socket that takes nothing holds up the pipeline.
+// patience is how long sockets that take nothing hold up the pipeline, all of
+// them together.
 const patience = 500 * time.Millisecond
 
 // backAfter is how long nothing was heard of a peer's absence before it counts
@@ -270,12 +272,12 @@ func (s *DatagramSocket) prepare(p *notrack.Packer) []ipv4.Message {
 // before the one that did not. It waits for room in the send buffer, but not for
 // long: datagrams to a machine that is off stay there for three seconds, until
 // the kernel gives up asking for its hardware address.
-func (s *DatagramSocket) batch(m []ipv4.Message) (int, error) {
-	wait := patience
-	if !s.absent.IsZero() {
-		wait = time.Millisecond
+func (s *DatagramSocket) batch(m []ipv4.Message, until time.Time) (int, error) {
+	soon := time.Now().Add(time.Millisecond)
+	if !s.absent.IsZero() || until.Before(soon) {
+		until = soon
 	}
-	_ = s.conn.SetWriteDeadline(time.Now().Add(wait))
+	_ = s.conn.SetWriteDeadline(until)
 	if s.v4 != nil {
 		return s.v4.WriteBatch(m, 0)
 	}
@@ -283,9 +285,9 @@ func (s *DatagramSocket) batch(m []ipv4.Message) (int, error) {
 }
 
 // send sends all of the packer's datagrams.
-func (s *DatagramSocket) send(p *notrack.Packer, t Tally) {
+func (s *DatagramSocket) send(p *notrack.Packer, until time.Time, t Tally) {
 	for rest := s.prepare(p); len(rest) > 0; {
-		n, err := s.batch(rest)
+		n, err := s.batch(rest, until)
 		if errors.Is(err, os.ErrDeadlineExceeded) && n <= 0 {
 			s.stuck(len(rest), t)
 			return
@@ -293,6 +295,7 @@ func (s *DatagramSocket) send(p *notrack.Packer, t Tally) {
 		if n > 0 {
 			t.Sent(n, size(rest[:n]))
 			rest = rest[n:]
+			until = time.Now().Add(patience) // it moves
 		}
 		if err == nil && n > 0 || len(rest) == 0 {
 			continue
@@ -302,7 +305,7 @@ func (s *DatagramSocket) send(p *notrack.Packer, t Tally) {
 			// this call, so the next one goes out.
 			s.absent = time.Now()
 			t.Lost(nil)
-			if n, err = s.batch(rest[:1]); n > 0 {
+			if n, err = s.batch(rest[:1], until); n > 0 {
 				t.Sent(n, size(rest[:n]))
 				rest = rest[n:]
 				continue

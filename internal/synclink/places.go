@@ -134,4 +134,16 @@ func CheckOwnAddress(d *plugin.Diagnostics, path []any, a netip.Addr) {
 	}
 }
 
+// CheckZone reports an IPv6 address with the zone of another interface than the
+// link's, and takes that of the link's away: it is what an address is of without.
+func CheckZone(d *plugin.Diagnostics, path []any, a *netip.Addr, device string) {
+	switch a.Zone() {
+	case "":
+	case device:
+		*a = a.WithZone("")
+	default:
+		d.Add(path, "Wrong interface", "%v is an address on another interface than the link's, %s: leave out what follows the %%, or correct it.", a, device)
+	}
+}
+
 func in(path []any, attribute string) []any { return append(slices.Clone(path), attribute) }

@@ -314,11 +314,18 @@ func (r *Receiver) datagram(n *incoming, d *Datagram) error {
 	}
 	gaps, lost := tracker.Gaps, tracker.Lost
 	r.decoder.Reset(d.Payload, tracker)
-	r.heard()
+	malformed, heard := r.decoder.Counters.Malformed, false
 	for r.decoder.Next(&r.message) {
+		if !heard { // not before: who sends nonsense is no peer
+			r.heard()
+			heard = true
+		}
 		if err := r.take(); err != nil {
 			return err
 		}
+	}
+	if !heard && len(d.Payload) > 0 && r.decoder.Counters.Malformed == malformed {
+		r.heard()
 	}
 	if tracker.Gaps != gaps {
 		r.host.Signal(plugin.SignalGap, fmt.Sprintf("%d messages of %s are missing", tracker.Lost-lost, r.node.who()))

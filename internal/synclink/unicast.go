@@ -52,6 +52,7 @@ func (c *ToPeers) Check(d *plugin.Diagnostics) {
 		p.checkDestinations(d, path)
 		CheckInterface(d, path, p.Interface)
 		CheckOwnAddress(d, path, p.Address)
+		CheckZone(d, in(path, "address"), &p.Address, p.Interface)
 		if len(p.Destination) > 0 {
 			CheckFamily(d, path, "address", p.Address, p.Destination[0])
 		}
@@ -68,6 +69,8 @@ func (p *PeersPlace) checkDestinations(d *plugin.Diagnostics, path []any) {
 	}
 	for i, a := range p.Destination {
 		at := append(in(path, "destination"), i)
+		CheckZone(d, at, &p.Destination[i], p.Interface)
+		a = p.Destination[i]
 		switch {
 		case a.IsUnspecified() || a.IsMulticast() || a.Unmap().IsLoopback() || a.Unmap() == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 			d.Add(at, "No address of a peer", "%v is not the address of one node: write one like \"192.168.100.2\".", a)
@@ -131,6 +134,7 @@ func (c *FromPeers) Check(d *plugin.Diagnostics) (families []Family) {
 		CheckInterface(d, path, p.Interface)
 		p.Port = CheckPort(d, path, p.Port)
 		CheckOwnAddress(d, path, p.Address)
+		CheckZone(d, in(path, "address"), &p.Address, p.Interface)
 		if p.Address.IsValid() {
 			families = append(families, FamilyOf(p.Address))
 		} else {

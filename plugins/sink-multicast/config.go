@@ -55,6 +55,8 @@ func (c *Config) links() synclink.Places[Place] {
 func (c *Config) Validate() (d plugin.Diagnostics) {
 	c.links().Check(&d, func(p *Place, path []any) {
 		synclink.CheckGroup(&d, path, p.Group)
+		synclink.CheckZone(&d, append(path[:len(path):len(path)], "group"), &p.Group, p.Interface)
+		synclink.CheckZone(&d, append(path[:len(path):len(path)], "address"), &p.Address, p.Interface)
 		synclink.CheckInterface(&d, path, p.Interface)
 		synclink.CheckOwnAddress(&d, path, p.Address)
 		synclink.CheckFamily(&d, path, "address", p.Address, p.Group)

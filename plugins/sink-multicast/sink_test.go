@@ -512,12 +512,18 @@ func TestConfig(t *testing.T) {
 		`{"group":"225.0.0.50","interface":"eth0","peer_version":"1.4.10"}`: "[peer_version]",
 		`{"group":"225.0.0.50","interface":"eth0","peer_version":"1.4.6"}`:  "",
 		`{"group":"ff15::50","interface":"eth0","address":"fe80::1"}`:       "",
+		`{"group":"ff15::50","interface":"eth0","address":"fe80::1%eth0"}`:  "",
+		`{"group":"ff15::50","interface":"eth0","address":"fe80::1%eth1"}`:  "[address]",
+		`{"group":"ff12::50%eth1","interface":"eth0"}`:                      "[group]",
 	} {
 		d := plugin.Decode([]byte(config), Definition.Config())
 		switch {
 		case path == "" && len(d) > 0, path != "" && (len(d) != 1 || fmt.Sprint(d[0].Path) != path):
 			t.Errorf("%s: %v, want %s", config, d, path)
 		}
+	}
+	if zoned := configure(t, `{"group":"ff12::50%eth0","interface":"eth0"}`).Traits(); zoned.Link != "[ff12::50]:3780@eth0" {
+		t.Errorf("%+v", zoned)
 	}
 	traits := configure(t, config4).Traits()
 	if traits.Link != "225.0.0.50:3780@sync" || !slices.Contains(traits.Commands, "request-resync") {

@@ -124,18 +124,19 @@ func (p *peer) options(fd int) error {
 		unix.BindToDevice(fd, p.on.Name))
 }
 
-// send sends all of the packer's datagrams.
-func (p *peer) send(packer *notrack.Packer, t synclink.Tally) {
+// send sends all of the packer's datagrams. A peer that keeps up may take until
+// then; one does that has room in its send buffer in no time.
+func (p *peer) send(packer *notrack.Packer, until time.Time, t synclink.Tally) {
 	conn := p.ready(t)
 	if conn == nil {
 		p.lose(packer, 0, nil, t)
 		return
 	}
-	wait := patience
-	if p.behind {
-		wait = time.Millisecond
+	soon := time.Now().Add(time.Millisecond)
+	if p.behind || until.Before(soon) {
+		until = soon
 	}
-	_ = conn.SetWriteDeadline(time.Now().Add(wait))
+	_ = conn.SetWriteDeadline(until)
 	if !p.flushRest(conn) {
 		p.lose(packer, 0, p.stalled(), t)
 		return

@@ -83,7 +83,7 @@ func TestStreamStaysWhole(t *testing.T) {
 		for range 20 {
 			pack(t, packer)
 			datagrams += packer.Len()
-			p.send(packer, &y)
+			p.send(packer, time.Now(), &y)
 		}
 		if y.restored != 1 || y.behind == 0 {
 			t.Fatalf("seed %d: %+v", seed, y)
@@ -92,7 +92,7 @@ func TestStreamStaysWhole(t *testing.T) {
 		p.tend(&y)
 		pack(t, packer)
 		datagrams += packer.Len()
-		p.send(packer, &y)
+		p.send(packer, time.Now(), &y)
 		if y.restored != 2 || p.behind || p.missed {
 			t.Errorf("seed %d: %+v, behind %v", seed, y, p.behind)
 		}
@@ -145,20 +145,54 @@ func TestConnections(t *testing.T) {
 	pack(t, packer)
 	p := &peer{to: netip.MustParseAddrPort("192.0.2.1:3780")}
 	var y tally
-	if p.send(packer, &y); y.absent != packer.Len() {
+	if p.send(packer, time.Now(), &y); y.absent != packer.Len() {
 		t.Errorf("%+v", y)
 	}
 	first := &choked{random: rand.New(rand.NewPCG(3, 0))}
 	p.conn = first
 	for range 100 {
-		if p.send(packer, &y); len(p.rest) > 0 {
+		if p.send(packer, time.Now(), &y); len(p.rest) > 0 {
 			break
 		}
 	}
 	second := &choked{open: true}
 	p.conn = second
-	p.send(packer, &y)
+	p.send(packer, time.Now(), &y)
 	if n, _ := received(t, second.taken); n != packer.Len() || len(p.rest) > 0 {
 		t.Errorf("%d datagrams over the next connection, want %d", n, packer.Len())
+	}
+}
+
+// A stuck connection takes nothing until the deadline, which it notes.
+type stuck struct {
+	net.Conn
+	deadline time.Time
+}
+
+func (c *stuck) SetWriteDeadline(t time.Time) error { c.deadline = t; return nil }
+
+func (c *stuck) Write([]byte) (int, error) {
+	time.Sleep(time.Until(c.deadline))
+	return 0, os.ErrDeadlineExceeded
+}
+
+// However many peers take nothing, they hold up the pipeline once.
+func TestStuckPeersShareTheWait(t *testing.T) {
+	packer := notrack.NewPacker(1000, notrack.NewSequencer(1))
+	packer.SetFramed()
+	pack(t, packer)
+	o := &outlet{}
+	var conns [4]*stuck
+	for i := range conns {
+		conns[i] = &stuck{}
+		o.peers = append(o.peers, &peer{to: netip.MustParseAddrPort("192.0.2.1:3780"), conn: conns[i]})
+	}
+	var y tally
+	o.Send(packer, &y)
+	if later := conns[3].deadline.Sub(conns[0].deadline); later >= patience {
+		t.Errorf("the last peer had %v more than the first", later)
+	}
+	if y.behind != 4*packer.Len() {
+		t.Errorf("%+v", y)
 	}
 }

@@ -16,7 +16,8 @@ import (
 const (
 	// room is what is sent at once; a peer must have it in memory as a whole.
 	room = 16 << 10
-	// patience is how long a peer that has kept up so far holds up the pipeline.
+	// patience is how long peers that have kept up so far hold up the pipeline,
+	// all of them together.
 	patience = 500 * time.Millisecond
 	// connectWithin is how long a link without a connection is not yet at fault.
 	connectWithin = time.Second
@@ -102,8 +103,9 @@ func (o *outlet) Ready() error {
 
 // Send sends everything to every peer.
 func (o *outlet) Send(p *notrack.Packer, t synclink.Tally) {
+	until := time.Now().Add(patience)
 	for _, one := range o.peers {
-		one.send(p, t)
+		one.send(p, until, t)
 	}
 }
 

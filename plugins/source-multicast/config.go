@@ -52,6 +52,7 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 	var families []synclink.Family
 	c.links().Check(&d, func(p *Place, path []any) {
 		synclink.CheckGroup(&d, path, p.Group)
+		synclink.CheckZone(&d, append(path[:len(path):len(path)], "group"), &p.Group, p.Interface)
 		synclink.CheckInterface(&d, path, p.Interface)
 		p.Port = synclink.CheckPort(&d, path, p.Port)
 		families = append(families, synclink.FamilyOf(p.Group))

@@ -17,7 +17,7 @@ func listen(group netip.AddrPort, r *synclink.Receiving, i *synclink.Interface) 
 	if group.Addr().IsLinkLocalMulticast() { // such an IPv6 address is one of an interface
 		zone = i.Index
 	}
-	fd, err = synclink.BindDatagrams(group, zone, r)
+	fd, err = synclink.BindDatagrams(group, zone, r, nil)
 	if err != nil {
 		return -1, err
 	}

@@ -603,6 +603,8 @@ func TestConfig(t *testing.T) {
 		`{"group":"10.0.0.1","interface":"eth0"}`:                                                    "[group]",
 		`{"group":"225.0.0.50","interface":""}`:                                                      "[interface]",
 		`{"group":"225.0.0.50","interface":"eth0","port":0}`:                                         "[port]",
+		`{"group":"ff12::50%eth1","interface":"eth0"}`:                                               "[group]",
+		`{"group":"ff12::50%eth0","interface":"eth0"}`:                                               "",
 		`{"group":"225.0.0.50","interface":"eth0","receive_buffer":"4GiB"}`:                          "[receive_buffer]",
 		`{"group":"225.0.0.50","interface":"eth0","accept_from":["192.168.1.0/24","fd00::/8"]}`:      "[accept_from 1]",
 		`{"group":"225.0.0.50","interface":"eth0","coalesce":"5s"}`:                                  "[coalesce]",

@@ -25,7 +25,8 @@ type inlet struct {
 	place     *synclink.OwnPlace
 	receiving *synclink.Receiving
 
-	listener int // -1: none
+	listener int       // -1: none
+	paused   time.Time // until when nobody is taken, since the process has no descriptor left
 	address  netip.Addr
 	index    int // of the interface that it listens on
 	buffer   int
@@ -106,7 +107,7 @@ func (n *inlet) stopListening() {
 
 // Poll appends the listening socket and the connections.
 func (n *inlet) Poll(fds []unix.PollFd) []unix.PollFd {
-	if n.listener >= 0 {
+	if n.listener >= 0 && !time.Now().Before(n.paused) {
 		fds = append(fds, unix.PollFd{Fd: int32(n.listener), Events: unix.POLLIN})
 	}
 	for _, c := range n.all {
@@ -117,11 +118,11 @@ func (n *inlet) Poll(fds []unix.PollFd) []unix.PollFd {
 
 // Receive reads from each connection once, in the order in which they were made.
 func (n *inlet) Receive(take func(d *synclink.Datagram) error) (count int, more bool, err error) {
-	if err := n.accept(take); err != nil {
+	broken, err := n.accept(take)
+	if err != nil {
 		return 0, false, err
 	}
 	kept := n.all[:0]
-	var broken error
 	for i, c := range n.all {
 		all, full, end, err := c.read(take)
 		count += all
@@ -173,31 +174,37 @@ func (c *connection) read(take func(d *synclink.Datagram) error) (count int, ful
 	}
 }
 
-// accept takes the connections that wait.
-func (n *inlet) accept(take func(d *synclink.Datagram) error) error {
-	for n.listener >= 0 {
+// pauseFor is how long nobody is taken when the process, or the machine, has no
+// descriptor or memory for it: who waits would be heard of at once, for ever.
+const pauseFor = time.Second
+
+// accept takes the connections that wait. What keeps it from that is no error of
+// those that there are; err is take's.
+func (n *inlet) accept(take func(d *synclink.Datagram) error) (broken, err error) {
+	for n.listener >= 0 && !time.Now().Before(n.paused) {
 		fd, sockaddr, err := unix.Accept4(n.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
 		case unix.EAGAIN:
-			return nil
+			return nil, nil
 		case unix.EINTR, unix.ECONNABORTED:
 			continue
 		default:
-			return fmt.Errorf("accept: %w", err)
+			n.paused = time.Now().Add(pauseFor)
+			return fmt.Errorf("accept: %w", err), nil
 		}
 		c := &connection{fd: fd, from: addressOf(sockaddr), since: time.Now()}
 		if !n.receiving.Accepts(c.from.Addr()) {
 			unix.Close(fd)
 			if err := take(&synclink.Datagram{From: c.from}); err != nil { // counts it
-				return err
+				return nil, err
 			}
 			continue
 		}
 		n.room(c.from.Addr())
 		n.all = append(n.all, c)
 	}
-	return nil
+	return nil, nil
 }
 
 func addressOf(s unix.Sockaddr) netip.AddrPort {

@@ -65,16 +65,14 @@ func inlet(p *synclink.OwnPlace, r *synclink.Receiving) synclink.Inlet {
 			if err != nil {
 				return -1, err
 			}
-			fd, err := synclink.BindDatagrams(netip.AddrPortFrom(a, p.Port), i.Zone(a), r)
-			if err != nil {
-				return -1, err
+			// To the interface first: another one of the same name is no conflict.
+			fd, err := synclink.BindDatagrams(netip.AddrPortFrom(a, p.Port), i.Zone(a), r, func(fd int) error {
+				return unix.BindToDevice(fd, i.Name)
+			})
+			if err == nil {
+				bound = a
 			}
-			if err := unix.BindToDevice(fd, i.Name); err != nil {
-				unix.Close(fd)
-				return -1, err
-			}
-			bound = a
-			return fd, nil
+			return fd, err
 		},
 	}
 }

@@ -2,15 +2,19 @@ package link
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/internal/notrack"
+	"github.com/sluice-project/sluice/internal/synclink"
 	"github.com/sluice-project/sluice/internal/testbed"
 )
 
@@ -71,4 +75,50 @@ func TestAbsentPeer(t *testing.T) {
 	if n := statistic(t, s, "send_absent"); n == 0 {
 		t.Error("no datagrams to the absent peer are counted")
 	}
+}
+
+// Who sends nonsense is no peer, until it sends something else.
+func TestNonsenseIsNoPeer(t *testing.T) {
+	a, b := pair(t)
+	from := newSource(t, b, "udp", `{"address":"192.168.171.2","interface":"sync"}`)
+	conn, err := a.Dial(t.Context(), "udp", netip.AddrPort{}, netip.AddrPortFrom(b4.Addr(), 3780))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	for _, p := range []string{"GET / HTTP/1.0", "", "\x10\x00\xff\xff\x00\x00\x00\x01"} {
+		if _, err := conn.Write([]byte(p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testbed.Eventually(t, patience, testbed.Holds(func() bool { return statistic(t, from, "datagrams_received") == 3 }))
+	if n := from.times("peer-up"); n != 0 {
+		t.Errorf("%d peers are up", n)
+	}
+	if _, err := conn.Write(notrack.AppendAlive(nil)); err != nil {
+		t.Fatal(err)
+	}
+	testbed.Eventually(t, patience, from.given("peer-up", 1))
+}
+
+// A second process can't take away what is sent to a source. Another interface of
+// the same name is no second one.
+func TestPortIsTaken(t *testing.T) {
+	a, b := pair(t)
+	const config = `{"address":"192.168.171.2","interface":"sync"}`
+	from := newSource(t, b, "udp", config)
+	second := configure(t, plugin.KindSource, "udp", config).(*synclink.Receiver)
+	err := b.Do(func() error { return second.Open(t.Context(), &host{t: t, name: "second"}) })
+	if !errors.Is(err, unix.EADDRINUSE) {
+		t.Errorf("a second source: %v", err)
+	}
+	if _, err := b.Run("ip", "link", "del", testbed.SyncLink); err != nil {
+		t.Fatal(err)
+	}
+	testbed.Eventually(t, patience, from.given("link-down", 1))
+	join(t, a, b)
+	to := newSink(t, a, "udp", transports[2].sink())
+	testbed.Eventually(t, patience, from.given("link-up", 1))
+	to.write(flow.Header{}, flows(0, 10)...)
+	testbed.Eventually(t, patience, from.has(10, a4.Addr()))
 }
