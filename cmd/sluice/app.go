@@ -128,7 +128,7 @@ func (a *app) addCommands(root *cobra.Command) {
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		pipelines: {a.run(), a.validate(), a.format(), a.importConfig(), a.graph(), a.plugin()},
-		node:      {a.status(), a.role(), a.reopen(), a.stop(), a.conntrackd()},
+		node:      {a.status(), a.top(), a.role(), a.reopen(), a.stop(), a.conntrackd()},
 		state:     {a.dump(), a.stats(), a.flush(), a.commit(), a.bulk(), a.resync(), a.requestResync(), a.purge()},
 		"":        {a.version(), a.pluginExec()},
 	} {
@@ -221,8 +221,13 @@ func (a *app) printJSON(v any) error {
 // color says whether what is printed goes to a terminal that shows colours and
 // a person who wants them (https://no-color.org).
 func (a *app) color() bool {
+	return a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb" && a.terminal()
+}
+
+// terminal says whether what is printed goes to a terminal.
+func (a *app) terminal() bool {
 	f, ok := a.stdout.(*os.File)
-	if !ok || a.getenv("NO_COLOR") != "" || a.getenv("TERM") == "dumb" {
+	if !ok {
 		return false
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)

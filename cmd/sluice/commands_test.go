@@ -35,7 +35,7 @@ func TestTranscripts(t *testing.T) {
 		"steps.json": {"flush --all -o json", "commit -o json", "role backup -o json"},
 		"graph.txt": {
 			"graph -f testdata/pipelines/good.hcl", "graph -f testdata/pipelines/good.hcl --format dot", "graph -f testdata/pipelines/bad.hcl",
-			"graph --live --interval 1ms --format dot", "graph", "graph --live -f x", "graph --live --format png", "graph --live --interval 0s",
+			"graph --live --interval 1ms --format dot", "graph", "graph --live -f x", "graph --live --format png", "graph --live --interval 0s", "top", "top -o json",
 		},
 		"usage.txt": {
 			"", "stat", "nonsense", "status now", "status --nonsense", "status -o yaml", "flush", "flush --all local",
@@ -45,7 +45,7 @@ func TestTranscripts(t *testing.T) {
 		"help.txt": {
 			"help", "help run", "help validate", "help fmt", "help import", "help status", "help dump", "help flush", "help commit",
 			"help bulk", "help resync", "help request-resync", "help purge", "help role", "help stop", "help version",
-			"help reopen", "help stats", "help graph",
+			"help reopen", "help stats", "help graph", "help top",
 		},
 		"complete.txt": {
 			"__complete dump ", "__complete flush ", "__complete flush local ", "__complete dump local ", "__complete resync ",

@@ -124,8 +124,7 @@ func (s *screen) row(t *table, widths []int, row []cell) {
 	s.printf("%s\n", strings.TrimRight(line.String(), " "))
 }
 
-// cut shortens text to width columns, and makes one line of it that moves no
-// cursor: what a peer or a plugin said is not for the terminal to obey.
+// cut is Cut with a width that is more than 0.
 func cut(text string, width int) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -138,3 +137,7 @@ func cut(text string, width int) string {
 	}
 	return string([]rune(text)[:width-1]) + "…"
 }
+
+// Cut shortens text to width columns, and makes one line of it that moves no
+// cursor: what a peer or a plugin said is not for the terminal to obey.
+func Cut(text string, width int) string { return cut(text, max(width, 1)) }
