@@ -52,3 +52,19 @@ func TestVersionsThatDoNotMatchAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// A plugin that describes another block than it takes is refused where the block is
+// written, before anything runs.
+func TestLiesAreRefused(t *testing.T) {
+	t.Parallel()
+	hostile(t, "filter-lies")
+	config := filepath.Join(t.TempDir(), "local.hcl")
+	text := fmt.Sprintf("runner {\n  plugin_path = [%q]\n}\npipeline \"p\" {\n  source \"netlink\" {}\n  filter \"lies\" {\n    level = 3\n  }\n  sink \"log\" {\n    path = \"/dev/null\"\n  }\n}\n", plugins)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	status, _, errs := sluice(t, "validate", "-f", config)
+	if status != 1 || !strings.Contains(errs, `filter "lies"`) || !strings.Contains(errs, `There is no attribute "level" here`) {
+		t.Errorf("status %d\n%s", status, errs)
+	}
+}

@@ -252,6 +252,9 @@ func (s *Stage) awaitEnd() ([]Packet, error) {
 	select {
 	case <-s.Exited():
 	case <-time.After(s.patience):
+		if !s.fed {
+			return nil, fmt.Errorf("it was told to drain and it still runs after %v%s", s.patience, s.wrote())
+		}
 		return nil, fmt.Errorf("its input has ended and it still runs after %v; %d bytes of it are not read%s", s.patience, s.Queued(), s.wrote())
 	}
 	for i := range s.packets {
