@@ -43,7 +43,7 @@ stands within its block in a pipeline.
 
 The exit status is 0 if it conforms, 1 if not, and 2 if it could not be checked.
 
-Checks: ` + strings.Join(kit.Names(), ", ") + `.`,
+Checks: ` + checkNames() + `.`,
 		Example: `  sluice plugin check ./sluice-filter-mark --config mark.hcl
   sluice plugin check ./sluice-filter-mark --config mark.hcl --junit report.xml
   sluice plugin check filter-basic --only data --only order`,
@@ -59,6 +59,15 @@ Checks: ` + strings.Join(kit.Names(), ", ") + `.`,
 	flags.BoolVarP(&c.verbose, "verbose", "v", false, "show what the plugin logs")
 	_ = cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions(kit.Names(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// checkNames lists the checks in lines that fit a terminal.
+func checkNames() string {
+	var lines []string
+	for names := range slices.Chunk(kit.Names(), 12) {
+		lines = append(lines, strings.Join(names, ", "))
+	}
+	return strings.Join(lines, ",\n")
 }
 
 var pluginFile = regexp.MustCompile(`^sluice-(source|filter|cache|sink)-(.+)$`)

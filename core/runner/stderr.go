@@ -86,12 +86,21 @@ func (l *stderrLog) line(line string) {
 	}
 }
 
+// hclogKeys are the names of hclog, go-plugin's own log, for those of slog.
+var hclogKeys = map[string]string{"@message": slog.MessageKey, "@level": slog.LevelKey, "@timestamp": slog.TimeKey}
+
 // record logs a line as the record that it is, or as text.
 func (l *stderrLog) record(line string) {
 	var fields map[string]any
 	if err := json.Unmarshal([]byte(line), &fields); err != nil {
 		l.log.Warn("stage wrote: " + printable(line))
 		return
+	}
+	for theirs, ours := range hclogKeys { // of a plugin that leaves its log to go-plugin
+		if value, ok := fields[theirs]; ok {
+			fields[ours] = value
+			delete(fields, theirs)
+		}
 	}
 	message, isText := fields[slog.MessageKey].(string)
 	var level slog.Level
