@@ -100,6 +100,7 @@ func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m man
 	defer listener.Close()
 	r, err := runner.New(runner.Options{
 		Config: conf, Plugins: pluginsOf(conf.Runner), Version: thisBuild().Version, Log: log.Logger, Level: log.Level, Reopen: log.Reopen,
+		RoleFile: socket.Path + ".role",
 	})
 	if err != nil {
 		return err

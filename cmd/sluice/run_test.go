@@ -157,6 +157,15 @@ func TestRunUntilTerminated(t *testing.T) {
 	if text := execute(t, "", n.socket, "resync"); !strings.Contains(text, "local.source.netlink") || !strings.Contains(text, "done in") {
 		t.Error(text)
 	}
+	for _, want := range []string{"none was taken\n", "fault\n"} {
+		if text := execute(t, "", n.socket, "role"); !strings.Contains(text, "\n"+want) {
+			t.Errorf("role: %s, want %s", text, want)
+		}
+		execute(t, "", n.socket, "role", "fault")
+	}
+	if !exists(n.socket + ".role") {
+		t.Error("the role is not kept")
+	}
 	second, err := n.command().CombinedOutput()
 	if err == nil || !strings.Contains(string(second), fmt.Sprintf("another runner runs: process %d;", n.cmd.Process.Pid)) {
 		t.Errorf("a second runner: %v: %s", err, second)

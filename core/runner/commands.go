@@ -33,6 +33,7 @@ func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.
 			do.report(control.Step{Name: "purge called off"})
 		}
 		r.role.setCarries(true)
+		r.keepRole()
 		return r.onStages(do, q, isHoldCache, "a cache with hold = true", r.commit)
 	case "bulk":
 		return r.onStages(do, q, r.sendsBulk, "a cache above a sink that sends to peers", func(do steps, s *stage) error {
@@ -52,6 +53,7 @@ func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.
 		return r.flush(do, q)
 	case "purge":
 		r.role.setCarries(false)
+		r.keepRole()
 		purge := r.purgeLater
 		if q.Background {
 			purge = r.schedulePurge

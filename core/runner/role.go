@@ -63,6 +63,7 @@ func (r *Runner) changeRole(do steps, q control.Request) error {
 		r.role.change.Lock()
 		defer r.role.change.Unlock()
 		r.role.set(role)
+		r.keepRole()
 		r.log.Info("role", "role", role)
 		return take(do)
 	}()

@@ -23,6 +23,9 @@ type Options struct {
 	Log     *slog.Logger
 	Level   slog.Leveler // of the stages' logs; nil: info
 	Reopen  func() error // opens Log's file again; nil: there is none
+
+	// RoleFile is where the role is kept over a restart; "": it is not.
+	RoleFile string
 }
 
 // DrainTimeout bounds the end of a run: what has not drained by then is killed.
@@ -83,6 +86,7 @@ func New(o Options) (*Runner, error) {
 		r.stages = append(r.stages, l.stages...)
 	}
 	r.assignPorts()
+	r.restoreRole()
 	return r, nil
 }
 
