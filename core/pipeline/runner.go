@@ -20,13 +20,24 @@ func DefaultRunner() Runner {
 	if err != nil {
 		name = "localhost"
 	}
+	dir := runtimeDirectory()
 	return Runner{
 		Name:       name,
 		PluginPath: []string{"/usr/lib/sluice/plugins"},
-		LockFile:   "/run/sluice/sluice.lock",
-		Control:    Control{Path: "/run/sluice/control.sock", Backlog: 20},
+		LockFile:   filepath.Join(dir, "sluice.lock"),
+		Control:    Control{Path: filepath.Join(dir, "control.sock"), Backlog: 20},
 		Log:        Log{Level: "info", Format: "text"},
 	}
+}
+
+// runtimeDirectory is where a runner's socket and lock are: what systemd made for
+// the service (RuntimeDirectory=), since there may be several, or else one for
+// all. Nothing else sets this variable.
+func runtimeDirectory() string {
+	if first, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); strings.HasPrefix(first, "/run/sluice") {
+		return first
+	}
+	return "/run/sluice"
 }
 
 // runnerDefinition lets the runner block be described, decoded and checked by

@@ -29,3 +29,17 @@ func TestScheduler(t *testing.T) {
 		}
 	}
 }
+
+// Each service has its own directory.
+func TestRuntimeDirectory(t *testing.T) {
+	for given, want := range map[string]string{
+		"": "/run/sluice", "/run/sluice": "/run/sluice", "/run/sluice-branch": "/run/sluice-branch", "/run/sluice-a:/run/b": "/run/sluice-a",
+		"/run/other": "/run/sluice",
+	} {
+		t.Setenv("RUNTIME_DIRECTORY", given)
+		r := DefaultRunner()
+		if r.Control.Path != want+"/control.sock" || r.LockFile != want+"/sluice.lock" {
+			t.Errorf("%q: %s and %s, not in %s", given, r.Control.Path, r.LockFile, want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package service
 import (
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -77,13 +78,20 @@ func TestPackage(t *testing.T) {
 	if out := m.run("systemctl", "status", "sluice"); !strings.Contains(out, `Status: "all stages run"`) {
 		t.Error(out)
 	}
-	if out := m.run("sluice", "status"); strings.Count(out, "running") < 8 {
+	if out := m.run("sluice", "status"); len(stage.FindAllString(out, -1)) != 8 {
 		t.Error(out)
 	}
 	if log := m.read("/run/log"); strings.Contains(log, "level=WARN") || strings.Contains(log, "level=ERROR") {
 		t.Error("it does not live with what the unit denies it")
 	}
 	m.run("sluice", "role", "primary")
+	if out := m.run("systemd-analyze", "verify", "--man=no", "sluice.service", "sluice@branch.service"); known.ReplaceAllString(out, "") != "" {
+		t.Error(out)
+	}
+	if out := m.run("man", "--warnings", "-l", "/usr/share/man/man1/sluice.1.gz"); !strings.Contains(out, "FILES") {
+		t.Error(out)
+	}
+	m.instance()
 
 	// An upgrade, here to the same version, restarts it.
 	before := m.run("systemctl", "show", "-P", "MainPID", "sluice")
@@ -105,6 +113,29 @@ func TestPackage(t *testing.T) {
 	if m.read("/etc/sluice/node.hcl") != node {
 		t.Error("the administrator's file is gone")
 	}
+}
+
+// known is what systemd before 253 says, and goes on.
+var known = regexp.MustCompile(`(?m)^.*sluice@?\.service:[0-9]+: Failed to parse service type, ignoring: notify-reload\n`)
+
+// stage is a stage's line of `sluice status`.
+var stage = regexp.MustCompile(`(?m)^  \S+ +running +[0-9]+ `)
+
+// instance runs a second runner, in a network namespace.
+func (m *machine) instance() {
+	m.t.Helper()
+	m.run("ip", "netns", "add", "branch")
+	m.write("/etc/sluice/branch/node.hcl", "pipeline \"local\" {\n  source \"netlink\" {}\n  cache \"memory\" {}\n  sink \"kernel\" {}\n}\n")
+	m.run("systemctl", "start", "sluice@branch")
+	if out := m.run("sluice", "--socket", "/run/sluice-branch/control.sock", "status"); len(stage.FindAllString(out, -1)) != 3 {
+		m.t.Error(out)
+	}
+	pid := strings.TrimSpace(m.run("systemctl", "show", "-P", "MainPID", "sluice@branch"))
+	if out := m.run("ip", "netns", "identify", pid); strings.TrimSpace(out) != "branch" {
+		m.t.Errorf("it runs in the namespace %q", out)
+	}
+	m.run("systemctl", "stop", "sluice@branch")
+	m.run("sluice", "status") // the other one is there
 }
 
 // buildPackage builds the Debian package.
