@@ -54,7 +54,7 @@ Checks: ` + checkNames() + `.`,
 	flags.StringVar(&c.config, "config", "", "a `file` with what stands within the plugin's block")
 	flags.StringVar(&c.junit, "junit", "", "a `file` to write the report to as JUnit's XML")
 	flags.StringArrayVar(&c.only, "only", nil, "run this `check` alone; may be repeated")
-	flags.DurationVar(&c.patience, "patience", kit.DefaultPatience, "the longest that any step may take")
+	flags.DurationVar(&c.patience, "patience", kit.DefaultPatience, "the longest that any step but a start may take")
 	flags.BoolVar(&c.kernel, "kernel", false, "feed a sink that changes the kernel's table: best in a network namespace of its own")
 	flags.BoolVarP(&c.verbose, "verbose", "v", false, "show what the plugin logs")
 	_ = cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions(kit.Names(), cobra.ShellCompDirectiveNoFileComp))

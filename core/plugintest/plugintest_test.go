@@ -178,7 +178,7 @@ func options(t *testing.T, d plugin.Definition, fault string) kit.Options {
 	name := string(d.Kind) + "-" + d.Type
 	return kit.Options{
 		Path: path, Name: name, Args: []string{name, name}, Kind: d.Kind, Type: d.Type,
-		Block: []byte(fmt.Sprintf("fault = %q", fault)), Patience: 2 * time.Second,
+		Block: []byte(fmt.Sprintf("fault = %q", fault)), Patience: 4 * time.Second,
 	}
 }
 

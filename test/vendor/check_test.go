@@ -103,7 +103,7 @@ func TestHostilePluginsAreFound(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := report(t, hostile(t, "filter-"+name), "", "--patience", "2s")
+			r := report(t, hostile(t, "filter-"+name), "", "--patience", "5s")
 			i := slices.IndexFunc(r.Results, func(one kit.Result) bool { return one.Outcome == kit.Failed })
 			if i < 0 {
 				t.Fatalf("nothing is wrong: %+v", r.Results)

@@ -41,7 +41,7 @@ func TestEachCheckFindsItsFault(t *testing.T) {
 	} {
 		t.Run(c.check, func(t *testing.T) {
 			t.Parallel()
-			r := report(t, mutant(t, c.before, c.after), "accept = [80, 443, 22]", "--only", c.check, "--patience", "2s")
+			r := report(t, mutant(t, c.before, c.after), "accept = [80, 443, 22]", "--only", c.check, "--patience", "5s")
 			i := slices.IndexFunc(r.Results, func(one kit.Result) bool { return one.Name == c.check })
 			if i < 0 || r.Results[i].Outcome != kit.Failed || !strings.Contains(r.Results[i].Detail, c.detail) {
 				t.Errorf("%q instead of %q: %+v\nwant %s to fail with %q", c.after, c.before, r.Results, c.check, c.detail)

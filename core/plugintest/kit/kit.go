@@ -36,8 +36,8 @@ type Options struct {
 	// makes up then goes there.
 	Kernel bool
 
-	Patience time.Duration // the longest any step may take; 0: DefaultPatience
-	Only     []string      // names of checks to run; none: all
+	Patience time.Duration // the longest any step but a start may take; 0: DefaultPatience
+	Only     []string      // names of checks to run, without those that they follow; none: all
 	Log      *slog.Logger  // what the plugin writes; nil: nowhere
 	Progress func(Result)  // called as each check ends; may be nil
 }
@@ -247,8 +247,11 @@ func (s *session) applies(c check) bool {
 	if len(s.options.Only) == 0 || slices.Contains(s.options.Only, c.name) {
 		return true
 	}
-	return c.name == "handshake" || c.name == "configure" || c.name == "data"
+	return c.name == "handshake" || c.name == "data" && slices.ContainsFunc(s.options.Only, judgesData)
 }
+
+// judgesData says whether a check looks at what the check data let pass.
+func judgesData(name string) bool { return name == "order" || name == "destroy" }
 
 // run runs one check, unless what it needs has failed.
 func (s *session) run(c check, before []Result) Result {
@@ -293,7 +296,7 @@ func (s *session) launch() (*Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, s.options.Patience)
+	ctx, cancel := context.WithTimeout(s.ctx, max(s.options.Patience, startPatience))
 	defer cancel()
 	d, err := stage.Launch(ctx)
 	if err != nil {

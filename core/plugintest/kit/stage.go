@@ -67,7 +67,7 @@ func (s *Stage) Close() {
 // Run launches, configures and starts the stage, and listens to its signals. What
 // it sends is read once Collect is called.
 func (s *Stage) Run(config []byte, r *stagepb.StartRequest) error {
-	ctx, cancel := context.WithTimeout(s.ctx, s.patience)
+	ctx, cancel := context.WithTimeout(s.ctx, max(s.patience, startPatience))
 	defer cancel()
 	if _, err := s.Launch(ctx); err != nil {
 		return err
@@ -206,6 +206,9 @@ func (s *Stage) Numbers() (*stagepb.StatisticsReply, error) {
 	}
 	return r, nil
 }
+
+// startPatience is how long a runner waits for a start, which loads a program first.
+const startPatience = 15 * time.Second
 
 // exitGrace is how long after a connection broke the end of its process is seen.
 const exitGrace = 500 * time.Millisecond
