@@ -13,7 +13,6 @@ import (
 
 	"github.com/sluice-project/sluice/cmd/sluice/internal/lockfile"
 	"github.com/sluice-project/sluice/cmd/sluice/internal/logging"
-	"github.com/sluice-project/sluice/cmd/sluice/internal/service"
 	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/core/runner"
@@ -110,7 +109,11 @@ func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m man
 		log.Log(ctx, note.level, note.text)
 	}
 	signals.runs(r, listener, log)
-	err = serveAndRun(ctx, stop, r, listener, log, m.ready)
+	tells, err := newTeller(r, conf.Runner.TrackFile, log)
+	if err != nil {
+		return err
+	}
+	err = serveAndRun(ctx, stop, r, listener, tells, log, m.ready)
 	if err != nil {
 		log.Error("runner ended", "error", err)
 	}
@@ -134,24 +137,23 @@ func (a *app) loadToRun(ctx context.Context, c configuration) (*pipeline.Configu
 const answerGrace = 2 * time.Second
 
 // serveAndRun runs until ctx ends, which stop does, or the runner does.
-func serveAndRun(ctx context.Context, stop context.CancelCauseFunc, r *runner.Runner, listener net.Listener, log *logging.Log, ready func()) error {
-	server, manager := control.NewServer(r, log.Logger), service.New(log.Logger)
+func serveAndRun(ctx context.Context, stop context.CancelCauseFunc, r *runner.Runner, listener net.Listener, tells *teller, log *logging.Log, ready func()) error {
+	server := control.NewServer(r, log.Logger)
 	go func() {
 		if err := server.Serve(listener); err != nil {
 			stop(err)
 		}
 	}()
-	go func() {
-		<-ctx.Done()
-		manager.Stopping()
-	}()
+	telling, cease := context.WithCancel(ctx)
+	go tells.keep(telling)
 	err := r.Run(ctx, func() {
-		manager.Ready("all stages run")
-		go manager.Watch(ctx, stuck(r))
+		tells.ready(ctx)
 		if ready != nil {
 			ready()
 		}
 	})
+	cease()
+	<-tells.ended
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
@@ -161,15 +163,4 @@ func serveAndRun(ctx context.Context, stop context.CancelCauseFunc, r *runner.Ru
 		log.Warn("control requests cut off", "error", err)
 	}
 	return err
-}
-
-// stuck says what the runner can't tell of itself: whoever can say how all
-// stages are is not stuck.
-func stuck(r *runner.Runner) func(context.Context) []string {
-	return func(ctx context.Context) []string {
-		if _, err := r.Status(ctx); err != nil {
-			return []string{err.Error()}
-		}
-		return nil
-	}
 }

@@ -114,13 +114,19 @@ func (n *node) command() *exec.Cmd {
 	return cmd
 }
 
-// expect waits for the node's next word to systemd.
+// expect waits for the node's next word to systemd that is no mere status.
 func (n *node) expect(want string) {
 	n.t.Helper()
-	buf := make([]byte, 256)
-	got, err := n.notify.Read(buf)
-	if word, _, _ := strings.Cut(string(buf[:got]), "\n"); err != nil || word != want {
-		n.t.Fatalf("systemd is told %q, %v; want %q", buf[:got], err, want)
+	buf := make([]byte, 4096)
+	for {
+		got, err := n.notify.Read(buf)
+		word, _, _ := strings.Cut(string(buf[:got]), "\n")
+		switch {
+		case err != nil || word != want && !strings.HasPrefix(word, "STATUS="):
+			n.t.Fatalf("systemd is told %q, %v; want %q", buf[:got], err, want)
+		case word == want:
+			return
+		}
 	}
 }
 

@@ -38,6 +38,8 @@ type Runner struct {
 	Control    Control  `hcl:"control,block" doc:"The administrator's socket."`
 	Log        Log      `hcl:"log,block" doc:"Where the log goes, and how."`
 
+	TrackFile string `hcl:"track_file,optional" doc:"Path of a file for keepalived's track_file: 0 while this node is in sync, or primary, and 1 while it is not. In a directory that stays, as /run/sluice does. Default: none."`
+
 	Scheduler *Scheduler `hcl:"scheduler,block" doc:"How the kernel schedules the runner and its stages. Without it, as whoever starts the runner. Needs CAP_SYS_NICE; without that the log has a warning, and the node runs on as it is."`
 }
 

@@ -116,6 +116,9 @@ func (r *Runner) Validate() (d plugin.Diagnostics) {
 		d.Add(plugin.Path("control", "path"), "Invalid path", "The path of a Unix socket has 1 to %d bytes; this one has %d.",
 			maxSocketPath, len(r.Control.Path))
 	}
+	if r.TrackFile != "" && !filepath.IsAbs(r.TrackFile) {
+		d.Add(plugin.Path("track_file"), "Relative path", "The path %q must be absolute: keepalived is told the same.", r.TrackFile)
+	}
 	if r.Control.Backlog < 1 {
 		d.Add(plugin.Path("control", "backlog"), "Number out of range", "The backlog must be at least 1.")
 	}

@@ -43,3 +43,13 @@ func TestRuntimeDirectory(t *testing.T) {
 		}
 	}
 }
+
+func TestTrackFile(t *testing.T) {
+	for path, want := range map[string]int{"": 0, "/run/sluice/track": 0, "track": 1} {
+		r := DefaultRunner()
+		r.Name, r.TrackFile = "node", path
+		if d := r.Validate(); len(d) != want {
+			t.Errorf("%q: %v", path, d)
+		}
+	}
+}

@@ -75,7 +75,7 @@ func (m *Manager) tell(words ...string) {
 // long as stuck returns nothing. What stuck returns is logged when it changes; if
 // it goes on for as long as the unit says, systemd kills the service and
 // starts it again.
-func (m *Manager) Watch(ctx context.Context, stuck func(context.Context) []string) {
+func (m *Manager) Watch(ctx context.Context, stuck func() []string) {
 	limit, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		m.log.Warn("no watchdog", "error", err)
@@ -87,7 +87,7 @@ func (m *Manager) Watch(ctx context.Context, stuck func(context.Context) []strin
 	defer ticker.Stop()
 	before := ""
 	for {
-		why := strings.Join(stuck(ctx), "; ")
+		why := strings.Join(stuck(), "; ")
 		switch {
 		case why == "":
 			m.tell(daemon.SdNotifyWatchdog)

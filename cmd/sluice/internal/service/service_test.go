@@ -59,7 +59,7 @@ func TestWatch(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		m.Watch(ctx, func(ctx context.Context) []string {
+		m.Watch(ctx, func() []string {
 			select {
 			case a := <-answers:
 				return a
@@ -93,7 +93,7 @@ func TestNobody(t *testing.T) {
 	var log strings.Builder
 	m := New(slog.New(slog.NewTextHandler(&log, nil)))
 	m.Ready("")
-	m.Watch(context.Background(), func(context.Context) []string { t.Error("asked"); return nil })
+	m.Watch(context.Background(), func() []string { t.Error("asked"); return nil })
 	if got := log.String(); strings.Contains(got, "not told") || !strings.Contains(got, "no watchdog") {
 		t.Error(got)
 	}

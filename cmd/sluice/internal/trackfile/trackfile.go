@@ -10,7 +10,6 @@
 package trackfile
 
 import (
-	"context"
 	"log/slog"
 	"os"
 	"strings"
@@ -19,24 +18,15 @@ import (
 	"github.com/google/renameio/v2"
 )
 
-const (
-	interval = 250 * time.Millisecond
-	// patience is how long a node may be out of sync before the file says so: the
-	// repair of a loss takes a second or two, a restart with its replays a few.
-	patience = 10 * time.Second
-)
+// patience is how long a node may be out of sync before the file says so: the
+// repair of a loss takes a second or two, a restart with its replays a few.
+const patience = 10 * time.Second
 
 // What the file says.
 const (
 	inSync    = "0\n"
 	outOfSync = "1\n"
 )
-
-// A State is what the runner says.
-type State struct {
-	Missing []string // why the node is not in sync; none: it is
-	Primary bool     // it carries the traffic
-}
 
 // A File is the file of one runner.
 type File struct {
@@ -57,26 +47,10 @@ func Open(path string, log *slog.Logger) (*File, error) {
 	return f, f.write(outOfSync)
 }
 
-// Keep keeps the file until ctx ends, and leaves it saying that the node is not
-// in sync, unless it carries the traffic: then a restart is no reason to elect
-// another.
-func (f *File) Keep(ctx context.Context, state func() State) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for ctx.Err() == nil {
-		f.judge(time.Now(), state())
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-		}
-	}
-	if !state().Primary {
-		f.say(outOfSync, "the runner ends")
-	}
-}
-
-func (f *File) judge(now time.Time, s State) {
-	if len(s.Missing) == 0 || s.Primary {
+// Judge makes the file say how the node is: missing says why it is not in sync, if
+// it is not. It is called again and again, with the time.
+func (f *File) Judge(now time.Time, missing []string, primary bool) {
+	if len(missing) == 0 || primary {
 		f.since = time.Time{}
 		f.say(inSync, "")
 		return
@@ -85,7 +59,15 @@ func (f *File) judge(now time.Time, s State) {
 		f.since = now
 	}
 	if now.Sub(f.since) >= patience {
-		f.say(outOfSync, strings.Join(s.Missing, "; "))
+		f.say(outOfSync, strings.Join(missing, "; "))
+	}
+}
+
+// End leaves the file saying that the node is not in sync, unless it carries the
+// traffic: then a restart is no reason to elect another.
+func (f *File) End(primary bool) {
+	if !primary {
+		f.say(outOfSync, "the runner ends")
 	}
 }
 

@@ -1,7 +1,6 @@
 package trackfile
 
 import (
-	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -19,25 +18,25 @@ func read(t *testing.T, path string) string {
 }
 
 func TestJudge(t *testing.T) {
-	missing := State{Missing: []string{"peers.source.multicast replays (gap)"}}
-	busy := State{Missing: missing.Missing, Primary: true}
+	type state struct{ missing, primary bool }
+	in, out, busy := state{}, state{missing: true}, state{missing: true, primary: true}
 	for _, c := range []struct {
 		name   string
 		before string // "": there is no file
-		states []State
+		states []state
 		every  time.Duration
 		want   string
 	}{
 		{"starts for the first time", "", nil, 0, outOfSync},
 		{"what is no number of ours", "7", nil, 0, outOfSync},
-		{"has begun", "", []State{missing}, 0, outOfSync},
-		{"is in sync", "", []State{missing, {}}, 0, inSync},
-		{"was in sync before its restart", inSync, []State{missing}, 0, inSync},
-		{"was not", outOfSync, []State{missing}, 0, outOfSync},
-		{"a loss that is repaired", "", []State{{}, missing, {}, missing}, patience / 2, inSync},
-		{"a loss that stays", "", []State{{}, missing, missing, missing}, patience / 2, outOfSync},
-		{"of who carries the traffic", "", []State{{}, busy, busy, busy}, patience / 2, inSync},
-		{"is told to carry it", "", []State{missing, busy}, patience, inSync},
+		{"has begun", "", []state{out}, 0, outOfSync},
+		{"is in sync", "", []state{out, in}, 0, inSync},
+		{"was in sync before its restart", inSync, []state{out}, 0, inSync},
+		{"was not", outOfSync, []state{out}, 0, outOfSync},
+		{"a loss that is repaired", "", []state{in, out, in, out}, patience / 2, inSync},
+		{"a loss that stays", "", []state{in, out, out, out}, patience / 2, outOfSync},
+		{"of who carries the traffic", "", []state{in, busy, busy, busy}, patience / 2, inSync},
+		{"is told to carry it", "", []state{out, busy}, patience, inSync},
 	} {
 		path := filepath.Join(t.TempDir(), "track")
 		if c.before != "" {
@@ -51,7 +50,11 @@ func TestJudge(t *testing.T) {
 		}
 		now := time.Now()
 		for _, s := range c.states {
-			f.judge(now, s)
+			var missing []string
+			if s.missing {
+				missing = []string{"peers.source.multicast replays (gap)"}
+			}
+			f.Judge(now, missing, s.primary)
 			now = now.Add(c.every)
 		}
 		if got := read(t, path); got != c.want {
@@ -68,13 +71,8 @@ func TestEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(context.Background())
-		f.Keep(ctx, func() State {
-			if f.said == inSync {
-				cancel()
-			}
-			return State{Primary: primary}
-		})
+		f.Judge(time.Now(), nil, primary)
+		f.End(primary)
 		if got := read(t, path); got != want {
 			t.Errorf("primary %v: %q, not %q", primary, got, want)
 		}
