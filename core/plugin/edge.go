@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,82 +14,43 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/internal/wait"
 )
 
-// An input is the reading end of an edge: a blocking AF_UNIX SOCK_SEQPACKET
-// socket, one batch a packet. A thread blocked in read(2) wakes cheaper than
-// one that goes through the runtime's poller, and cheaper still if the runtime
-// is not told that it blocks: see readSoon.
+// An input is the reading end of an edge: an AF_UNIX SOCK_SEQPACKET socket, one
+// batch a packet. It is not registered with the runtime's poller.
 type input struct {
-	fd  int
-	buf []byte
-	raw bool // readSoon may be used
+	poll [1]unix.PollFd
+	loop wait.Loop
+	buf  []byte
 }
 
-// soon is how long the next batch is waited for behind the runtime's back.
-// Coalesced batches come every 2 ms.
-const soon = 5 * time.Millisecond
-
 func newInput(fd int) *input {
-	timeout := unix.NsecToTimeval(soon.Nanoseconds())
-	err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
 	// One byte more than a batch, so that a longer packet shows.
-	return &input{fd: fd, buf: make([]byte, flow.MaxBatch+1), raw: err == nil && runtime.GOMAXPROCS(0) > 1}
+	in := &input{buf: make([]byte, flow.MaxBatch+1)}
+	in.poll[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	return in
 }
 
 // read returns the next packet, valid until the next read, or io.EOF when the
 // runner shut the edge down.
 func (in *input) read() ([]byte, error) {
 	for {
-		n, err := in.readSoon()
+		// Raw, since it never waits.
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(in.poll[0].Fd), uintptr(unsafe.Pointer(&in.buf[0])),
+			uintptr(len(in.buf)), unix.MSG_DONTWAIT, 0, 0)
 		switch {
-		case err == unix.EINTR:
-		case err == unix.EAGAIN: // it is quiet
-			if err := in.await(); err != nil {
-				return nil, err
+		case errno == unix.EINTR:
+		case errno == unix.EAGAIN:
+			if _, err := in.loop.Descriptors(in.poll[:], wait.Forever); err != nil {
+				return nil, fmt.Errorf("await edge: %w", err)
 			}
-		case err != nil:
-			return nil, fmt.Errorf("read edge: %w", err)
+		case errno != 0:
+			return nil, fmt.Errorf("read edge: %w", errno)
 		case n == 0:
 			return nil, io.EOF
 		default:
 			return in.buf[:n], nil
-		}
-	}
-}
-
-// readSoon reads a packet if one comes within the socket's timeout, without
-// telling the runtime that the thread blocks. When told, the runtime wakes its
-// monitor after each wait, which then looks after the threads some ten times
-// before it sleeps again: more work than a batch is. (At 7,000 events a second
-// in batches every 2 ms a filter took 9.1 µs an event, and 4.0 so.) The price is that a stop of
-// all goroutines, as for the garbage collector, may wait that long.
-//
-// It is a call of its own, since a stop sends the thread a signal, which ends the
-// read with EINTR, and it is at calls that the thread then notices the stop; each
-// read would wait anew.
-//
-//go:noinline
-func (in *input) readSoon() (int, error) {
-	if !in.raw {
-		return unix.Read(in.fd, in.buf)
-	}
-	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(in.fd), uintptr(unsafe.Pointer(&in.buf[0])), uintptr(len(in.buf)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), nil
-}
-
-// await blocks until there is something to read, however long it takes.
-func (in *input) await() error {
-	poll := []unix.PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}}
-	for {
-		if _, err := unix.Poll(poll, -1); err != unix.EINTR {
-			if err != nil {
-				return fmt.Errorf("await edge: %w", err)
-			}
-			return nil
 		}
 	}
 }

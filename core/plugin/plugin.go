@@ -31,6 +31,12 @@ type Definition struct {
 	// The configuration is also the stage (it implements Source, Filter, Cache
 	// or Sink), unless it implements Builder, which then makes the stage.
 	Config func() any
+
+	// Parallel is how many goroutines run at once (GOMAXPROCS). 0 is one: a stage
+	// has one busy loop, and the runtime's work of spreading goroutines over
+	// threads costs more than a batch. What a plugin does in goroutines beside the
+	// loop then waits until a batch is done, or for 5 ms.
+	Parallel int
 }
 
 // What a configuration may implement besides.

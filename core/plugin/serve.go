@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 
@@ -57,6 +58,8 @@ func Serve(d Definition) error {
 	// a stage ends by the end of its input.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	watchLifeline(os.Getenv(EnvLifeline))
+
+	runtime.GOMAXPROCS(max(d.Parallel, 1))
 
 	server := newServer(d, slog.New(logHandler(os.Stderr)))
 	server.restore = keepStderr()

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
@@ -128,10 +130,17 @@ const clockTick = 100
 
 // processStat reads the fields of /proc/PID/stat from the third on.
 func processStat(pid int) [][]byte {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/stat", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
+	defer unix.Close(fd)
+	stat := make([]byte, 1024) // os.ReadFile takes three times as many system calls, and each stage is looked at every second
+	n, err := unix.Read(fd, stat)
+	if err != nil {
+		return nil
+	}
+	stat = stat[:n]
 	// The command's name may hold spaces; fields are counted behind it.
 	return bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 }

@@ -11,15 +11,15 @@ import (
 // How a stage that hangs is found. A stage is given more time than a busy
 // machine ever made one wait, since killing it costs a replay.
 const (
-	watchInterval = 500 * time.Millisecond
+	watchInterval = time.Second
 	hangTimeout   = 3 * time.Second
 	// stuckTimeout is for a stage that answers, but does not read its input.
 	stuckTimeout = 10 * time.Second
-	// idleInterval is how often a stage is asked that has nothing to do: waking
-	// it costs more than all else that an idle node does. A source always is,
-	// at sourceInterval, since nobody sees what waits for it in the kernel.
+	// idleInterval is how often a stage is asked that leaves nothing in its
+	// input: waking it costs more than all else that an idle node does. A source
+	// is at sourceInterval, since nobody sees what waits for it in the kernel.
 	idleInterval   = 10 * time.Second
-	sourceInterval = time.Second
+	sourceInterval = 3 * time.Second
 	// freshTimeout bounds how long status waits for a stage.
 	freshTimeout = 500 * time.Millisecond
 )
@@ -33,19 +33,19 @@ type watcher struct {
 	progressed time.Time
 	batches    uint64 // read when it last progressed
 	beats      uint64 // of a source, when it last beat
-	busy       bool   // it progressed since it was asked before
+	queued     bool   // there was data in the input when it was last looked at
 }
 
-// watch asks a process for its statistics while it has work, and kills it when
-// it does not answer, or when data waits in its input, the way below is free,
-// and it makes no progress. Supervision then starts it again.
+// watch asks a process for its statistics now and then, and when data stays in
+// its input, and kills it when it does not answer, or makes no progress though
+// the way below is free. Supervision then starts it again.
 func (s *stage) watch(p *process) {
 	w := watcher{stage: s, process: p, progressed: time.Now()}
 	for {
 		select {
 		case <-p.exited:
 			return
-		case <-time.After(watchInterval):
+		case <-time.After(untilLook()):
 		}
 		if !w.due() {
 			continue
@@ -58,21 +58,32 @@ func (s *stage) watch(p *process) {
 	}
 }
 
+// began is when the process did: all stages are looked at in the same moments,
+// since each time that a sleeping process wakes costs more than the looking.
+var began = time.Now()
+
+func untilLook() time.Duration { return watchInterval - time.Since(began)%watchInterval }
+
 // due says whether it is time to ask.
 func (w *watcher) due() bool {
 	input, waited := w.stage.input, time.Since(w.asked)
-	if input != nil && input.queued() == 0 {
-		w.progressed = time.Now() // there is nothing to progress with
+	stays := false
+	if input != nil {
+		queued := input.queued() > 0
+		stays, w.queued = queued && w.queued, queued
+		if !queued {
+			w.progressed = time.Now() // there is nothing to progress with
+		}
 	}
 	switch {
 	case stopped(w.process.pid()): // it would not do what it does by the clock, either
 		return true
-	case w.busy || !w.failing.IsZero() || w.stage.runner.draining.Load():
+	case stays || !w.failing.IsZero() || w.stage.runner.draining.Load():
 		return true // a drain ends before an idle stage would be found to hang
 	case input == nil:
 		return waited >= sourceInterval
 	}
-	return input.queued() > 0 || waited >= idleInterval
+	return waited >= idleInterval
 }
 
 // ask asks once and returns why the process is to be killed, or "".
@@ -89,13 +100,11 @@ func (w *watcher) ask() string {
 		return ""
 	}
 	w.failing = time.Time{}
-	done := reply.BatchesIn + reply.BatchesOut
-	w.busy = done != w.batches
 	if w.stage.input == nil {
-		w.batches = done
 		return w.beat(reply, time.Now())
 	}
-	if w.busy || reply.Sending || w.stage.input.queued() == 0 {
+	done := reply.BatchesIn + reply.BatchesOut
+	if done != w.batches || reply.Sending || w.stage.input.queued() == 0 {
 		w.progressed, w.batches = time.Now(), done
 	}
 	if time.Since(w.progressed) >= stuckTimeout {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/internal/wait"
 )
 
 // ErrOverrun says that the kernel had more events than the receive buffer
@@ -66,6 +66,7 @@ type Events struct {
 	headers []mmsghdr
 	poll    [2]unix.PollFd
 	only    [1]unix.PollFd // the eventfd alone
+	loop    wait.Loop
 }
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
@@ -140,76 +141,26 @@ func (e *Events) prepareVector() {
 	e.only[0] = e.poll[1]
 }
 
-// Wait blocks until there are events, an overrun to be told of, or Wake was
-// called since the last Wait or Pause. It blocks the thread, not the runtime's
-// poller.
-func (e *Events) Wait() error {
-	err := pollWait(e.poll[:], -1)
+// Wait blocks until there are events, an overrun to be told of, Wake was called
+// since the last Wait or Pause, or d is over, and may return early. It blocks the
+// thread, not the runtime's poller.
+func (e *Events) Wait(d time.Duration) error {
+	_, err := e.loop.Descriptors(e.poll[:], d)
 	e.takeWake(e.poll[1].Revents)
 	return err
 }
 
 // Pause blocks for d, or until Wake is called, whatever arrives.
 func (e *Events) Pause(d time.Duration) error {
-	wait := pollWait
-	if d <= maxRawPause && runtime.GOMAXPROCS(0) > 1 {
-		wait = rawPollWait
-	}
-	err := wait(e.only[:], d)
+	_, err := wait.Pause(e.only[:], d)
 	e.takeWake(e.only[0].Revents)
 	return err
-}
-
-// maxRawPause bounds the pauses that the runtime is not told of.
-const maxRawPause = 5 * time.Millisecond
-
-// rawPollWait is pollWait without telling the runtime that the thread blocks.
-// When told, it wakes its monitor at the end of each pause, which then looks
-// after the threads some ten times at intervals of 20 µs before it sleeps
-// again. At 30,000 events a second and pauses of 2 ms that took a third of
-// source-netlink's time: 4.1 µs an event instead of 2.8 (its BenchmarkEvent).
-// The price is that a stop of all goroutines, as for the garbage collector, may
-// wait for the end of the pause.
-func rawPollWait(fds []unix.PollFd, d time.Duration) error {
-	deadline := time.Now().Add(d)
-	for ; d > 0; d = time.Until(deadline) {
-		timeout := unix.NsecToTimespec(d.Nanoseconds())
-		_, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)),
-			uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
-		if errno == 0 {
-			return nil
-		}
-		if errno != unix.EINTR {
-			return errno
-		}
-	}
-	return nil
 }
 
 func (e *Events) takeWake(revents int16) {
 	if revents&unix.POLLIN != 0 {
 		var b [8]byte
 		_, _ = unix.Read(e.wake, b[:])
-	}
-}
-
-// pollWait is ppoll without the interruptions: the runtime's preemption
-// signals end system calls with EINTR. d < 0 is for ever.
-func pollWait(fds []unix.PollFd, d time.Duration) error {
-	deadline := time.Now().Add(d)
-	for {
-		var timeout *unix.Timespec
-		if d >= 0 {
-			t := unix.NsecToTimespec(max(d.Nanoseconds(), 0))
-			timeout = &t
-		}
-		_, err := unix.Ppoll(fds, timeout, nil)
-		if err != unix.EINTR {
-			return err
-		}
-		if d >= 0 {
-			d = max(time.Until(deadline), 0)
-		}
 	}
 }
 
@@ -224,7 +175,7 @@ func (e *Events) Wake() {
 // ones are read by the next calls.
 func (e *Events) Read() (n int, err error) {
 	for {
-		// Raw as in rawPollWait: it takes some 0.3 ms and never waits.
+		// Raw: it takes some 0.3 ms and never waits.
 		r, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(e.socket.fd),
 			uintptr(unsafe.Pointer(&e.headers[0])), vectorLength, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {

@@ -77,7 +77,7 @@ func TestWakeEndsOneWait(t *testing.T) {
 	n := testbed.MustNamespace(t, "fw")
 	s := mustEvents(t, n, EventsConfig{})
 	s.Wake()
-	if err := s.Wait(); err != nil {
+	if err := s.Wait(patience); err != nil {
 		t.Fatal(err)
 	}
 	s.Wake()
@@ -85,7 +85,7 @@ func TestWakeEndsOneWait(t *testing.T) {
 		t.Fatal(err)
 	}
 	go s.Wake()
-	if err := s.Wait(); err != nil {
+	if err := s.Wait(patience); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := s.Read(); got != 0 || err != nil {

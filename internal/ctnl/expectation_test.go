@@ -302,8 +302,8 @@ func TestExpectationsEnd(t *testing.T) {
 		t.Fatalf("%+v", c)
 	}
 	var got []string
-	for deadline := time.Now().Add(wait); len(got) < 4 && time.Now().Before(deadline); {
-		if err := events.Wait(); err != nil {
+	for deadline := time.Now().Add(patience); len(got) < 4 && time.Now().Before(deadline); {
+		if err := events.Wait(patience); err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range drain(t, events) {

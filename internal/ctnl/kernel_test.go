@@ -171,7 +171,7 @@ func mustCount(t testing.TB, name string, got, want uint64) {
 	}
 }
 
-const wait = 20 * time.Second
+const patience = 20 * time.Second
 
 // errnoOf returns the errors of a writer's failures and how often each came.
 func errnoOf(c Counts) map[unix.Errno]uint64 {

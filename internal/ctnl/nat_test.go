@@ -47,7 +47,7 @@ func mustComplete(t *testing.T, transfer *testbed.Transfer) {
 	t.Helper()
 	select {
 	case <-transfer.Done():
-	case <-time.After(wait):
+	case <-time.After(patience):
 		t.Fatalf("the stream stands still after %d bytes", transfer.Moved())
 	}
 	if err := transfer.Wait(); err != nil {
@@ -72,7 +72,7 @@ func TestRestoredTCPIsTranslated(t *testing.T) {
 		transfer := s.Client.MustTransfer(t, testbed.TransferConfig{
 			To: netip.AddrPortFrom(server, testbed.ServerPort), Size: 24 << 20, Rate: 12 << 20, Seed: 7,
 		})
-		testbed.Eventually(t, wait, transfer.Progress(1<<20))
+		testbed.Eventually(t, patience, transfer.Progress(1<<20))
 		before := restore(t, s.FW, w)
 		if _, err := before.One(testbed.Flow.Translated); err != nil {
 			t.Fatal(err)
@@ -168,7 +168,7 @@ func TestRestoredDestinationNATIsTranslated(t *testing.T) {
 			transfer := s.Client.MustTransfer(t, testbed.TransferConfig{
 				To: netip.AddrPortFrom(inside, 8080), Size: 16 << 20, Rate: 12 << 20, Seed: 9, Upload: true,
 			})
-			testbed.Eventually(t, wait, transfer.Progress(1<<20))
+			testbed.Eventually(t, patience, transfer.Progress(1<<20))
 			restore(t, s.FW, w)
 			mustComplete(t, transfer)
 		}

@@ -86,6 +86,17 @@ func (s *socket) receiveWait(p []byte, d time.Duration) (int, error) {
 	return s.receive(p)
 }
 
+// pollWait is ppoll without the interruptions: the runtime's preemption
+// signals end system calls with EINTR.
+func pollWait(fds []unix.PollFd, d time.Duration) error {
+	for end := time.Now().Add(d); ; d = time.Until(end) {
+		timeout := unix.NsecToTimespec(max(d.Nanoseconds(), 0))
+		if _, err := unix.Ppoll(fds, &timeout, nil); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
 // A reply is one netlink message out of a datagram.
 type reply struct {
 	typ, flags uint16

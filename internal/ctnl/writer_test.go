@@ -445,12 +445,12 @@ func TestCommitCuresStaleWindows(t *testing.T) {
 	transfer := bed.Client.MustTransfer(t, testbed.TransferConfig{
 		To: testbed.At(testbed.ServerAddr.V4), Size: 48 << 20, Rate: 24 << 20, Seed: 3,
 	})
-	testbed.Eventually(t, wait, transfer.Progress(1<<20))
+	testbed.Eventually(t, patience, transfer.Progress(1<<20))
 	peers := dump(t, bed.FW.Namespace, Filter{})
 	if err := bed.FW.Rules(`table ip elsewhere { chain c { type filter hook prerouting priority raw; notrack; }; }`); err != nil {
 		t.Fatal(err)
 	}
-	testbed.Eventually(t, wait, transfer.Progress(16<<20))
+	testbed.Eventually(t, patience, transfer.Progress(16<<20))
 	for i := range peers {
 		if err := w.Commit(&peers[i].Flow); err != nil {
 			t.Fatal(err)

@@ -182,7 +182,7 @@ func (r *reader) receive() (int, error) {
 		r.headers[i].header.Flags = 0
 	}
 	for {
-		// Raw as in waitFor: it takes some 0.3 ms at most and never waits.
+		// Raw: it takes some 0.3 ms at most and never waits.
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(r.fd), uintptr(unsafe.Pointer(&r.headers[0])),
 			vectorLength, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
@@ -241,6 +241,10 @@ func (r *reader) sender(i int) netip.AddrPort {
 // networkPort reads a port as the kernel's structures have it.
 func networkPort(p *uint16) uint16 {
 	return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(p))[:])
+}
+
+func setNetworkPort(p *uint16, port uint16) {
+	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(p))[:], port)
 }
 
 // BindDatagrams opens a socket that receives what is sent to an address. zone is

@@ -3,14 +3,9 @@ package synclink
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
-	"syscall"
 	"time"
 
-	"golang.org/x/net/ipv4"
-	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-project/sluice/internal/notrack"
@@ -86,7 +81,7 @@ func (o *DatagramOutlet) Open(i *Interface) (netip.Addr, error) {
 	fresh, address, err := o.Dial(i)
 	if err != nil {
 		for _, s := range fresh {
-			s.conn.Close()
+			_ = s.Close()
 		}
 		return address, err
 	}
@@ -101,7 +96,7 @@ func (o *DatagramOutlet) Adapt(i *Interface) error {
 	for _, s := range o.Sockets {
 		switch {
 		case s.adapt != nil:
-			all = errors.Join(all, s.adapt(i))
+			all = errors.Join(all, s.adapt(s.fd, i))
 		case i.Index != o.index:
 			all = errors.New("it is another one of this name")
 		}
@@ -121,7 +116,7 @@ func (o *DatagramOutlet) Room(i *Interface) int {
 		if o.Family == 6 {
 			level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU
 		}
-		if way, err := Getsockopt(s.conn, level, option); err == nil && s.connected && way >= leastMTU {
+		if way, err := unix.GetsockoptInt(s.fd, level, option); err == nil && s.connected && way >= leastMTU {
 			mtu = min(mtu, way)
 		}
 	}
@@ -139,26 +134,16 @@ func (o *DatagramOutlet) Leave() {}
 // Buffer is that of the first socket.
 func (o *DatagramOutlet) Buffer() (size int) {
 	for _, s := range o.Sockets[:min(1, len(o.Sockets))] {
-		size, _ = Getsockopt(s.conn, unix.SOL_SOCKET, unix.SO_SNDBUF)
+		size, _ = unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
 	}
 	return size
-}
-
-// Getsockopt returns an option of a socket.
-func Getsockopt(conn syscall.Conn, level, option int) (v int, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	controlErr := raw.Control(func(fd uintptr) { v, err = unix.GetsockoptInt(int(fd), level, option) })
-	return v, errors.Join(controlErr, err)
 }
 
 // Close closes the sockets.
 func (o *DatagramOutlet) Close() error {
 	var all error
 	for _, s := range o.Sockets {
-		all = errors.Join(all, s.conn.Close())
+		all = errors.Join(all, s.Close())
 	}
 	o.Sockets = nil
 	return all
@@ -211,178 +196,6 @@ func (o *DatagramOutlet) Tend(now time.Time, t Tally) {
 			t.Restored(s.to.String())
 		}
 	}
-}
-
-// patience is how long sockets that take nothing hold up the pipeline, all of
-// them together.
-const patience = 500 * time.Millisecond
-
-// backAfter is how long nothing was heard of a peer's absence before it counts
-// as back: a node without an answer on the link is told of every three seconds.
-const backAfter = 5 * time.Second
-
-// A DatagramSocket sends to one destination. It is bound to the node's address
-// and one port for its whole life, since peers track sequences by both.
-type DatagramSocket struct {
-	conn      *net.UDPConn
-	v4        *ipv4.PacketConn // one of the two
-	v6        *ipv6.PacketConn
-	to        *net.UDPAddr
-	connected bool // then a peer's answer that nobody listens is for the sender to hear
-	adapt     func(*Interface) error
-	absent    time.Time // when such an answer last came, or there was none; zero: never
-
-	messages []ipv4.Message // used again; ipv6.Message is the same type
-	buffers  [][1][]byte
-}
-
-// NewDatagramSocket returns a socket that sends to an address over conn. adapt
-// is called with the interface when that has another index, and may be nil.
-func NewDatagramSocket(conn *net.UDPConn, to netip.AddrPort, adapt func(*Interface) error) *DatagramSocket {
-	s := &DatagramSocket{conn: conn, to: net.UDPAddrFromAddrPort(to), adapt: adapt, connected: conn.RemoteAddr() != nil}
-	if FamilyOf(to.Addr()) == 4 {
-		s.v4 = ipv4.NewPacketConn(conn)
-	} else {
-		s.v6 = ipv6.NewPacketConn(conn)
-	}
-	return s
-}
-
-// Conn returns the socket.
-func (s *DatagramSocket) Conn() *net.UDPConn { return s.conn }
-
-// prepare makes messages of the packer's datagrams.
-func (s *DatagramSocket) prepare(p *notrack.Packer) []ipv4.Message {
-	for len(s.messages) < p.Len() {
-		m := ipv4.Message{Addr: s.to}
-		if s.connected {
-			m.Addr = nil
-		}
-		s.messages = append(s.messages, m)
-		s.buffers = append(s.buffers, [1][]byte{})
-	}
-	for i := range p.Len() {
-		s.buffers[i][0] = p.Datagram(i)
-		s.messages[i].Buffers = s.buffers[i][:]
-	}
-	return s.messages[:p.Len()]
-}
-
-// batch sends messages with one system call, sendmmsg, and returns how many went
-// before the one that did not. It waits for room in the send buffer, but not for
-// long: datagrams to a machine that is off stay there for three seconds, until
-// the kernel gives up asking for its hardware address.
-func (s *DatagramSocket) batch(m []ipv4.Message, until time.Time) (int, error) {
-	soon := time.Now().Add(time.Millisecond)
-	if !s.absent.IsZero() || until.Before(soon) {
-		until = soon
-	}
-	_ = s.conn.SetWriteDeadline(until)
-	if s.v4 != nil {
-		return s.v4.WriteBatch(m, 0)
-	}
-	return s.v6.WriteBatch(m, 0)
-}
-
-// send sends all of the packer's datagrams.
-func (s *DatagramSocket) send(p *notrack.Packer, until time.Time, t Tally) {
-	for rest := s.prepare(p); len(rest) > 0; {
-		n, err := s.batch(rest, until)
-		if errors.Is(err, os.ErrDeadlineExceeded) && n <= 0 {
-			s.stuck(len(rest), t)
-			return
-		}
-		if n > 0 {
-			t.Sent(n, size(rest[:n]))
-			rest = rest[n:]
-			until = time.Now().Add(patience) // it moves
-		}
-		if err == nil && n > 0 || len(rest) == 0 {
-			continue
-		}
-		if s.connected && answered(err) {
-			// It is about an earlier datagram; the error is taken back with
-			// this call, so the next one goes out.
-			s.absent = time.Now()
-			t.Lost(nil)
-			if n, err = s.batch(rest[:1], until); n > 0 {
-				t.Sent(n, size(rest[:n]))
-				rest = rest[n:]
-				continue
-			}
-		}
-		switch {
-		case s.connected && answered(err): // again
-			t.Lost(nil)
-		case errors.Is(err, unix.EMSGSIZE):
-			if err = s.fragmented(rest[0].Buffers[0]); err == nil {
-				t.Fragmented()
-				t.Sent(1, size(rest[:1]))
-				break
-			}
-			fallthrough
-		default:
-			t.Lost(err)
-		}
-		rest = rest[1:]
-	}
-}
-
-// stuck counts datagrams for which no room was made in the send buffer. To a
-// single peer that is as good as an answer that it is not there.
-func (s *DatagramSocket) stuck(datagrams int, t Tally) {
-	var err error
-	if s.connected {
-		s.absent = time.Now()
-	} else {
-		err = fmt.Errorf("no room in the send buffer for %v: %w", patience, unix.ENOBUFS)
-	}
-	for range datagrams {
-		t.Lost(err)
-	}
-}
-
-// answered says whether an error is what a peer's machine, or the lack of it,
-// answered to an earlier datagram.
-func answered(err error) bool {
-	return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EHOSTUNREACH)
-}
-
-func size(messages []ipv4.Message) (bytes uint64) {
-	for i := range messages {
-		bytes += uint64(len(messages[i].Buffers[0]))
-	}
-	return bytes
-}
-
-// fragmented sends one datagram that is longer than the MTU.
-func (s *DatagramSocket) fragmented(datagram []byte) error {
-	if err := s.fragment(true); err != nil {
-		return err
-	}
-	var err error
-	if s.connected {
-		_, err = s.conn.Write(datagram)
-	} else {
-		_, err = s.conn.WriteTo(datagram, s.to)
-	}
-	return errors.Join(err, s.fragment(false))
-}
-
-func (s *DatagramSocket) fragment(allow bool) (err error) {
-	raw, err := s.conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	level, option, value := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DO
-	if allow {
-		value = unix.IP_PMTUDISC_DONT // the same numbers for IPv6
-	}
-	if s.v6 != nil {
-		level, option = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER
-	}
-	controlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, value) })
-	return errors.Join(controlErr, err)
 }
 
 // SendOptions sets what every socket that sends datagrams needs.

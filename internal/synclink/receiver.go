@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/internal/notrack"
+	"github.com/sluice-project/sluice/internal/wait"
 )
 
 // An IncomingLink is a link that a Receiver receives on.
@@ -46,6 +47,7 @@ type Receiver struct {
 
 	out  Output // the loop's
 	poll []unix.PollFd
+	loop wait.Loop
 
 	// mu guards the rest. The loop holds it while it works, but not while it
 	// waits for datagrams or for the next stage.
@@ -201,16 +203,9 @@ func (r *Receiver) RunInto(ctx context.Context, out Output) error {
 
 // pause waits out the interval, unless somebody wakes the loop.
 func (r *Receiver) pause(d time.Duration) (woken bool) {
-	if d <= 0 {
-		return false
-	}
 	r.poll = append(r.poll[:0], unix.PollFd{Fd: int32(r.wake), Events: unix.POLLIN})
-	for end := time.Now().Add(d); d > 0; d = time.Until(end) {
-		if n, err := waitFor(r.poll, d); n > 0 || err != nil {
-			return n > 0 // an error is an early end
-		}
-	}
-	return false
+	woken, _ = wait.Pause(r.poll, d) // an error is an early end
+	return woken
 }
 
 // await waits for datagrams, for a barrier, for news of interfaces, or for the
@@ -222,7 +217,7 @@ func (r *Receiver) await() error {
 	for _, n := range r.links {
 		r.poll = n.Inlet.Poll(r.poll)
 	}
-	if _, err := waitFor(r.poll, lookEvery); err != nil {
+	if _, err := r.loop.Descriptors(r.poll, lookEvery); err != nil {
 		return fmt.Errorf("%s: wait: %w", r.name, err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-project/sluice/internal/synclink"
 )
@@ -30,16 +31,17 @@ func dial(c *Config, p *Place, i *synclink.Interface) ([]*synclink.DatagramSocke
 	if err != nil {
 		return nil, address, err
 	}
-	use, err := multicast(conn, family, c.TTL)
-	if err == nil {
-		err = use(i)
-	}
+	err = multicast(conn, family, c.TTL)
 	if err != nil {
 		conn.Close()
 		return nil, address, err
 	}
-	to := netip.AddrPortFrom(p.Group.Unmap(), p.Port)
-	return []*synclink.DatagramSocket{synclink.NewDatagramSocket(conn, to, use)}, address, nil
+	use := sendOn(family)
+	s, err := synclink.NewDatagramSocket(conn, netip.AddrPortFrom(p.Group.Unmap(), p.Port), use)
+	if err != nil {
+		return nil, address, err
+	}
+	return []*synclink.DatagramSocket{s}, address, use(s.FD(), i)
 }
 
 // listen binds a socket to the node's address and a port of the kernel's choice.
@@ -55,19 +57,31 @@ func listen(from netip.Addr, f synclink.Family, c *Config) (*net.UDPConn, error)
 	return conn.(*net.UDPConn), nil
 }
 
-// multicast sets a socket up for sending to a group, and returns what makes it
-// send on an interface, whose index may have changed.
-func multicast(conn *net.UDPConn, f synclink.Family, ttl uint8) (use func(i *synclink.Interface) error, err error) {
+// multicast sets a socket up for sending to a group.
+func multicast(conn *net.UDPConn, f synclink.Family, ttl uint8) (err error) {
 	if f == 4 {
 		p := ipv4.NewPacketConn(conn)
 		if err = p.SetMulticastLoopback(false); err == nil && ttl > 0 {
 			err = p.SetMulticastTTL(int(ttl))
 		}
-		return func(i *synclink.Interface) error { return p.SetMulticastInterface(&net.Interface{Index: i.Index}) }, err
+		return err
 	}
 	p := ipv6.NewPacketConn(conn)
 	if err = p.SetMulticastLoopback(false); err == nil && ttl > 0 {
 		err = p.SetMulticastHopLimit(int(ttl))
 	}
-	return func(i *synclink.Interface) error { return p.SetMulticastInterface(&net.Interface{Index: i.Index}) }, err
+	return err
+}
+
+// sendOn returns what makes a socket send on an interface, whose index may have
+// changed.
+func sendOn(f synclink.Family) func(fd int, i *synclink.Interface) error {
+	if f == 4 {
+		return func(fd int, i *synclink.Interface) error {
+			return unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(i.Index)})
+		}
+	}
+	return func(fd int, i *synclink.Interface) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, i.Index)
+	}
 }

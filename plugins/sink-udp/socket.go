@@ -27,7 +27,11 @@ func dial(c *Config, p *synclink.PeersPlace, i *synclink.Interface) (all []*sync
 		if err != nil {
 			return all, address, err
 		}
-		all = append(all, synclink.NewDatagramSocket(conn, to, nil))
+		s, err := synclink.NewDatagramSocket(conn, to, nil)
+		if err != nil {
+			return all, address, err
+		}
+		all = append(all, s)
 	}
 	return all, address, nil
 }

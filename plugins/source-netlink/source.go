@@ -198,7 +198,7 @@ func (s *source) read(ctx context.Context) error {
 		case n > 0 && s.config.Coalesce > 0:
 			err = s.events.Pause(time.Duration(s.config.Coalesce))
 		default:
-			err = s.events.WaitFor(plugin.BeatInterval)
+			err = s.events.Wait(plugin.BeatInterval)
 		}
 		if err != nil {
 			return fmt.Errorf("wait for events: %w", err)
