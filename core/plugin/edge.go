@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -20,33 +19,27 @@ import (
 // An input is the reading end of an edge: an AF_UNIX SOCK_SEQPACKET socket, one
 // batch a packet. It is not registered with the runtime's poller.
 type input struct {
-	poll [1]unix.PollFd
+	fd   int
 	loop wait.Loop
 	buf  []byte
 }
 
-func newInput(fd int) *input {
+func newInput(fd int) (*input, error) {
+	if err := wait.Prepare(fd); err != nil {
+		return nil, fmt.Errorf("prepare edge: %w", err)
+	}
 	// One byte more than a batch, so that a longer packet shows.
-	in := &input{buf: make([]byte, flow.MaxBatch+1)}
-	in.poll[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
-	return in
+	return &input{fd: fd, buf: make([]byte, flow.MaxBatch+1)}, nil
 }
 
 // read returns the next packet, valid until the next read, or io.EOF when the
 // runner shut the edge down.
 func (in *input) read() ([]byte, error) {
 	for {
-		// Raw, since it never waits.
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(in.poll[0].Fd), uintptr(unsafe.Pointer(&in.buf[0])),
-			uintptr(len(in.buf)), unix.MSG_DONTWAIT, 0, 0)
-		switch {
-		case errno == unix.EINTR:
-		case errno == unix.EAGAIN:
-			if _, err := in.loop.Descriptors(in.poll[:], wait.Forever); err != nil {
-				return nil, fmt.Errorf("await edge: %w", err)
-			}
-		case errno != 0:
-			return nil, fmt.Errorf("read edge: %w", errno)
+		switch n, err := in.loop.Packet(in.fd, in.buf); {
+		case err == unix.EINTR || err == unix.EAGAIN:
+		case err != nil:
+			return nil, fmt.Errorf("read edge: %w", err)
 		case n == 0:
 			return nil, io.EOF
 		default:

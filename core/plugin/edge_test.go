@@ -15,7 +15,10 @@ import (
 // runtime does not know of.
 func TestWaitForABatchDoesNotHoldUpTheCollector(t *testing.T) {
 	feed, input := pair(t)
-	in := newInput(input)
+	in, err := newInput(input)
+	if err != nil {
+		t.Fatal(err)
+	}
 	done := make(chan error, 1)
 	go func() {
 		for range 200 {

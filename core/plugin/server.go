@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -156,7 +157,10 @@ func (s *server) build(ctx context.Context, r *stagepb.StartRequest) (*stage, er
 	}
 	st := &stage{plugin: plugin, host: s.host, out: newOutput(r.Outputs, r.Generation, s.host)}
 	if len(r.Inputs) > 0 {
-		st.in = newInput(int(r.Inputs[0]))
+		var err error
+		if st.in, err = newInput(int(r.Inputs[0])); err != nil {
+			return nil, err
+		}
 	}
 	return st, nil
 }
@@ -170,12 +174,19 @@ func (s *server) run(ctx context.Context, st *stage) {
 	if c, ok := st.plugin.(io.Closer); ok {
 		c.Close()
 	}
+	code := 0
 	if err != nil {
 		s.host.logger.Error("stage ended", "error", err)
-		os.Exit(1)
+		code = 1
 	}
-	os.Exit(0)
+	time.Sleep(lastWords)
+	os.Exit(code)
 }
+
+// lastWords is for the control connection to send what it has still to say, such
+// as the answer to Start, if the stage had nothing to do: gRPC does not tell when
+// it has.
+const lastWords = 10 * time.Millisecond
 
 // started returns the stage, or an error that says that there is none yet.
 func (s *server) started() (*stage, error) {

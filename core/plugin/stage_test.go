@@ -88,7 +88,7 @@ func (f evenFilter) Filter(e *flow.Event) Verdict {
 }
 
 // runStage feeds batches to a stage over real sockets until the end.
-func runStage(t *testing.T, plugin any, h *host, in ...[]byte) (*stage, int) {
+func runStage(t *testing.T, plugin any, h *host, packets ...[]byte) (*stage, int) {
 	t.Helper()
 	feed, input := pair(t)
 	output, result := pair(t)
@@ -97,8 +97,12 @@ func runStage(t *testing.T, plugin any, h *host, in ...[]byte) (*stage, int) {
 			t.Fatal(err)
 		}
 	}
-	s := &stage{plugin: plugin, host: h, in: newInput(input), out: newOutput([]uint32{uint32(output)}, 7, h)}
-	for _, p := range in {
+	in, err := newInput(input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stage{plugin: plugin, host: h, in: in, out: newOutput([]uint32{uint32(output)}, 7, h)}
+	for _, p := range packets {
 		if err := sendPacket(feed, p, 0); err != nil {
 			t.Fatal(err)
 		}

@@ -152,7 +152,7 @@ func (e *Events) Wait(d time.Duration) error {
 
 // Pause blocks for d, or until Wake is called, whatever arrives.
 func (e *Events) Pause(d time.Duration) error {
-	_, err := wait.Pause(e.only[:], d)
+	_, err := e.loop.Pause(e.only[:], d)
 	e.takeWake(e.only[0].Revents)
 	return err
 }

@@ -204,7 +204,7 @@ func (r *Receiver) RunInto(ctx context.Context, out Output) error {
 // pause waits out the interval, unless somebody wakes the loop.
 func (r *Receiver) pause(d time.Duration) (woken bool) {
 	r.poll = append(r.poll[:0], unix.PollFd{Fd: int32(r.wake), Events: unix.POLLIN})
-	woken, _ = wait.Pause(r.poll, d) // an error is an early end
+	woken, _ = r.loop.Pause(r.poll, d) // an error is an early end
 	return woken
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"runtime"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,10 +74,8 @@ func (g *generator) Connect(n, rate int) (elapsed time.Duration, err error) {
 }
 
 func (g *generator) connect(n, rate int) (elapsed time.Duration, err error) {
-	var one unix.CPUSet
-	one.Set(0)
-	if err := unix.SchedSetaffinity(0, &one); err != nil {
-		return 0, fmt.Errorf("bench: pin the generator: %w", err)
+	if err := asInterrupts(); err != nil {
+		return 0, err
 	}
 	random := rand.New(rand.NewPCG(1, uint64(g.next)))
 	between := func(from, to time.Duration) time.Duration { return from + time.Duration(random.Int64N(int64(to-from))) }
@@ -110,14 +109,31 @@ func (g *generator) connect(n, rate int) (elapsed time.Duration, err error) {
 	return elapsed, nil
 }
 
-// await returns at a point in time: exactly, by spinning over the last stretch,
-// since a sleep is late by more than the time between two packets.
-func await(at time.Time) {
-	const stretch = 150 * time.Microsecond
-	if wait := time.Until(at); wait > stretch {
-		time.Sleep(wait - stretch)
+// asInterrupts makes the calling thread send packets as a network card hands
+// them over: on one CPU, which keeps their order, when they are due, whatever else
+// runs there, and leaving the CPU to others in between.
+func asInterrupts() error {
+	var one unix.CPUSet
+	one.Set(0)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return fmt.Errorf("bench: pin the generator: %w", err)
 	}
-	for time.Now().Before(at) {
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 50}, 0); err != nil {
+		return fmt.Errorf("bench: real-time scheduling for the generator: %w", err)
+	}
+	return nil
+}
+
+// await sleeps until a point in time. It is some 60 µs late; what has become due
+// by then goes out at once, as a card moderates its interrupts.
+func await(at time.Time) {
+	for {
+		wait := time.Until(at)
+		if wait <= 0 {
+			return
+		}
+		timeout := unix.NsecToTimespec(wait.Nanoseconds())
+		_, _, _ = unix.RawSyscall6(unix.SYS_CLOCK_NANOSLEEP, unix.CLOCK_MONOTONIC, 0, uintptr(unsafe.Pointer(&timeout)), 0, 0, 0)
 	}
 }
 
