@@ -31,7 +31,10 @@ func TestMain(m *testing.M) {
 
 // readEdge reads and decodes batches to the end, as a stage does.
 func readEdge(fd int) error {
-	in := newInput(fd)
+	in, err := newInput(fd)
+	if err != nil {
+		return err
+	}
 	var e flow.Event
 	for {
 		p, err := in.read()
