@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-project/sluice/core/flow"
-	"github.com/sluice-project/sluice/internal/wait"
+	"github.com/sluice-project/sluice/core/wait"
 )
 
 // An input is the reading end of an edge: an AF_UNIX SOCK_SEQPACKET socket, one

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-project/sluice/core/flow"
-	"github.com/sluice-project/sluice/internal/wait"
+	"github.com/sluice-project/sluice/core/wait"
 )
 
 // ErrOverrun says that the kernel had more events than the receive buffer

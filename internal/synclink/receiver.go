@@ -15,8 +15,8 @@ import (
 
 	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/core/wait"
 	"github.com/sluice-project/sluice/internal/notrack"
-	"github.com/sluice-project/sluice/internal/wait"
 )
 
 // An IncomingLink is a link that a Receiver receives on.

@@ -5,8 +5,8 @@
 // runtime was told of, and then looks after the threads fifty times, every 20 µs,
 // before it sleeps again. A stage has one busy loop, so it can do without.
 //
-// It serves the loops that carry events, in core/plugin, internal/ctnl and
-// internal/synclink. Everything else waits as Go programs do.
+// It serves the loops that carry events: the stage library's, and those of
+// sources that wait for a socket. Everything else waits as Go programs do.
 package wait
 
 import (
