@@ -49,10 +49,10 @@ func (c *ToPeers) Places() Places[PeersPlace] {
 // Check reports what the types can't.
 func (c *ToPeers) Check(d *plugin.Diagnostics) {
 	c.Places().Check(d, func(p *PeersPlace, path []any) {
+		CheckZone(d, in(path, "address"), &p.Address, p.Interface)
 		p.checkDestinations(d, path)
 		CheckInterface(d, path, p.Interface)
 		CheckOwnAddress(d, path, p.Address)
-		CheckZone(d, in(path, "address"), &p.Address, p.Interface)
 		if len(p.Destination) > 0 {
 			CheckFamily(d, path, "address", p.Address, p.Destination[0])
 		}

@@ -65,7 +65,7 @@ func broken(from, to string, test bool) string {
 			"if it needs more, a vendor's would too, so extend core/plugin"
 	case in(from, "internal") && in(to, "plugins") && from != "internal/bundled":
 		return "only internal/bundled lists plugins: take them from there"
-	case (in(from, "internal/ctnl") || in(from, "internal/notrack")) && in(to, "core") && to != "core/flow":
+	case (in(from, "internal/ctnl") || in(from, "internal/notrack")) && in(to, "core") && to != "core/flow" && to != "core/wait":
 		return "a codec knows flows and no stages: pass it what it needs"
 	case from == "internal/testbed" && to != from:
 		return "the testbed is the oracle for our own code, so it must not use it"
