@@ -97,6 +97,10 @@ func (fake) Dump(_ context.Context, r control.DumpRequest, out io.Writer) error 
 	if r.What == control.DumpExpectations {
 		text = "300 proto=6 src=192.0.2.1 dst=198.51.100.1 sport=0 dport=40000\n"
 	}
+	if r.What == control.DumpTap {
+		_, err := io.WriteString(out, "# tapping; interrupt to end\n [UPDATE] "+text)
+		return err
+	}
 	if r.What == control.DumpStats {
 		text = "flows 2\n"
 	}

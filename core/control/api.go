@@ -43,13 +43,14 @@ const (
 	DumpFlows        = ""             // the flows
 	DumpExpectations = "expectations" // the expectations of helpers
 	DumpStats        = "stats"        // how many there are, by what they have in common
+	DumpTap          = "tap"          // no cache: what passes the stage that is the target, until nobody reads any more
 )
 
 // A DumpRequest asks for what a cache holds.
 type DumpRequest struct {
 	Target string   `json:"target"`
 	What   string   `json:"what,omitempty"` // one of the constants
-	Args   []string `json:"args,omitempty"` // the cache plugin's own filters
+	Args   []string `json:"args,omitempty"` // the cache plugin's own filters; a tap's: conditions, edge=, rate=, count=
 	JSON   bool     `json:"json,omitempty"`
 }
 

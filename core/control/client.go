@@ -53,15 +53,20 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 }
 
 // Dump copies what a cache holds to out, line by line as the runner sends it.
+// What a tap sees comes until ctx ends.
 func (c *Client) Dump(ctx context.Context, r DumpRequest, out io.Writer) error {
-	query := url.Values{"target": {r.Target}, "arg": r.Args}
-	if r.What != DumpFlows {
+	query, path := url.Values{"target": {r.Target}, "arg": r.Args}, pathDump
+	switch r.What {
+	case DumpFlows:
+	case DumpTap:
+		path = pathTap
+	default:
 		query.Set("what", r.What)
 	}
 	if r.JSON {
 		query.Set("json", "1")
 	}
-	answer, err := c.send(ctx, http.MethodGet, pathDump+"?"+query.Encode(), nil)
+	answer, err := c.send(ctx, http.MethodGet, path+"?"+query.Encode(), nil)
 	if err != nil {
 		return err
 	}

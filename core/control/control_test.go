@@ -471,3 +471,40 @@ func TestConcurrentUse(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// What a tap sees comes at once, and a tap does not hold up the server's end.
+func TestTap(t *testing.T) {
+	socket := filepath.Join(shortDir(t), "s")
+	l, err := Listen(Socket{Path: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(&fake{dump: func(ctx context.Context, r DumpRequest, out io.Writer) error {
+		if r.What != DumpTap || len(r.Args) != 1 {
+			return errors.New("asked for something else")
+		}
+		if _, err := io.WriteString(out, "one\n"); err != nil {
+			return err
+		}
+		<-ctx.Done() // until its caller goes away
+		return nil
+	}}, slog.New(slog.DiscardHandler))
+	served, ended := make(chan error, 1), make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	read, write := io.Pipe()
+	go func() {
+		ended <- NewClient(socket).Dump(t.Context(), DumpRequest{Target: "p.cache.set", What: DumpTap, Args: []string{"rate=1"}}, write)
+	}()
+	line := make([]byte, 4)
+	if _, err := io.ReadFull(read, line); err != nil || string(line) != "one\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []chan error{served, ended} {
+		if err := <-c; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -14,6 +14,8 @@
 //	                                         what=stats: those); a failure after
 //	                                         the first line is in the trailer
 //	                                         Sluice-Error
+//	GET  /v1/tap?target=T&json=1&arg=A…      what passes a stage, until the caller
+//	                                         goes away
 //	POST /v1/do  (a Request)                 a Step a line as each ends, then
 //	                                         {"done":true,"error":"…"}
 //

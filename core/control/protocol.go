@@ -14,6 +14,7 @@ var ErrUnknown = errors.New("not found")
 const (
 	pathStatus = "/v1/status"
 	pathDump   = "/v1/dump"
+	pathTap    = "/v1/tap"
 	pathDo     = "/v1/do"
 
 	// trailerError carries what ended a dump whose first lines were sent. A
@@ -32,6 +33,7 @@ const (
 	maxBody    = 64 << 10 // bytes, of a Request
 	maxError   = 64 << 10 // bytes, of an answer that is no 200
 	maxReaders = 16       // status and dump requests at a time
+	maxTaps    = 8        // at a time: they last
 	maxActors  = 16       // commands at a time: so many dumps never keep a takeover out
 	maxConns   = 128      // connections at a time, idle ones included
 )

@@ -27,8 +27,9 @@ type Server struct {
 	log     *slog.Logger
 	http    *http.Server
 	stop    context.CancelFunc // ends every request's context
+	ending  context.Context    // done when Shutdown begins: taps end then
 
-	readers, actors chan struct{} // hold a token for each request that runs
+	readers, actors, taps chan struct{} // hold a token for each request that runs
 }
 
 // NewServer returns a server for b. Commands that act are written to log with
@@ -38,10 +39,12 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	s := &Server{
 		backend: b, log: log, stop: stop,
 		readers: make(chan struct{}, maxReaders), actors: make(chan struct{}, maxActors),
+		taps: make(chan struct{}, maxTaps),
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+pathStatus, limited(s.readers, s.status))
 	mux.HandleFunc("GET "+pathDump, limited(s.readers, s.dump))
+	mux.HandleFunc("GET "+pathTap, limited(s.taps, s.tap))
 	mux.HandleFunc("POST "+pathDo, limited(s.actors, s.do))
 	s.http = &http.Server{
 		Handler:           mux,
@@ -52,6 +55,9 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       withCaller,
 	}
+	ending, end := context.WithCancel(ctx)
+	s.ending = ending
+	s.http.RegisterOnShutdown(end)
 	return s
 }
 
@@ -135,6 +141,30 @@ func (s *Server) dump(w http.ResponseWriter, r *http.Request) {
 	// Sent behind the body, which TrailerPrefix says.
 	w.Header().Set(http.TrailerPrefix+trailerError, oneLine(err))
 	_ = buffer.Flush() // the caller has gone away
+}
+
+// tap streams what passes a stage, each piece as it comes.
+func (s *Server) tap(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	request := DumpRequest{Target: query.Get("target"), What: DumpTap, Args: query["arg"], JSON: isTrue(query.Get("json"))}
+	if request.Target == "" {
+		refuse(w, http.StatusBadRequest, errors.New("tap: no target: name a stage"))
+		return
+	}
+	w.Header().Set("Content-Type", typeText)
+	if request.JSON {
+		w.Header().Set("Content-Type", typeLines)
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.ending, cancel)()
+	out := &counter{w: prompt{timed(w)}}
+	err := s.backend.Dump(ctx, request, out)
+	if err != nil && out.n == 0 {
+		refuse(w, statusOf(err), err)
+		return
+	}
+	w.Header().Set(http.TrailerPrefix+trailerError, oneLine(err))
 }
 
 // isTrue reads a flag of a query: "json", "json=1" and "json=true" are alike.

@@ -27,6 +27,17 @@ func (t timedWriter) Write(p []byte) (int, error) {
 	return t.w.Write(p)
 }
 
+// prompt sends every write at once.
+type prompt struct{ timedWriter }
+
+func (p prompt) Write(b []byte) (int, error) {
+	n, err := p.timedWriter.Write(b)
+	if err == nil {
+		err = p.control.Flush()
+	}
+	return n, err
+}
+
 // counter counts the bytes that went through.
 type counter struct {
 	w io.Writer

@@ -63,6 +63,7 @@ type Output struct {
 
 	batches, events, bytes, dropped, beats atomic.Uint64
 	sending                                atomic.Bool
+	taps                                   taps
 }
 
 type edge struct {
@@ -144,6 +145,7 @@ func (o *Output) send(b *flow.Builder, flags int) (sent bool, err error) {
 	o.batches.Add(1)
 	o.events.Add(uint64(b.Len()))
 	o.bytes.Add(uint64(len(p)))
+	o.taps.pass(p, b.Len())
 	return true, nil
 }
 

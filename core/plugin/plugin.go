@@ -137,7 +137,8 @@ type (
 	// flows have answered. It is called as a Meter is.
 	Listener interface{ Peers() []Peer }
 
-	// A Commander carries out an administrator's commands that the stage's
+	// A Commander carries out an administrator's commands (but "tap", which this
+	// package answers for every stage) that the stage's
 	// traits name, each on a goroutine of its own; what it writes to out is
 	// streamed to the administrator. It must not hold up the data path.
 	Commander interface {

@@ -254,6 +254,9 @@ func (s *server) Command(r *stagepb.CommandRequest, stream stagepb.Stage_Command
 	if err != nil {
 		return err
 	}
+	if r.Name == tapCommand {
+		return st.tap(stream.Context(), Command{Args: r.Args, JSON: r.Json}, commandOutput{stream})
+	}
 	c, ok := st.plugin.(Commander)
 	if !ok {
 		return status.Error(codes.Unimplemented, "this stage has no commands")

@@ -24,6 +24,7 @@ type stage struct {
 	batchesIn, eventsIn, bytesIn, malformed atomic.Uint64
 	working                                 atomic.Bool
 	refused                                 *rate.Limiter // lines about them
+	taps                                    taps // of what enters
 
 	mu     sync.Mutex
 	cancel context.CancelFunc // of the running replay
@@ -63,8 +64,11 @@ func (s *stage) loop(apply func(*flow.Batch) error) error {
 		if err != nil {
 			s.refuse(err)
 			s.host.Signal(SignalGap, "a batch was malformed")
-		} else if err := apply(&b); err != nil {
-			return err
+		} else {
+			s.taps.pass(packet, int(b.Count))
+			if err := apply(&b); err != nil {
+				return err
+			}
 		}
 		s.bytesIn.Add(uint64(len(packet)))
 		s.eventsIn.Add(uint64(b.Count))

@@ -335,6 +335,9 @@ func (r *Runner) oneCache(target string) (*stage, error) {
 
 // Dump implements control.Backend.
 func (r *Runner) Dump(ctx context.Context, q control.DumpRequest, out io.Writer) error {
+	if q.What == control.DumpTap {
+		return r.tap(ctx, q, out)
+	}
 	cache, err := r.oneCache(q.Target)
 	if err != nil {
 		return err
@@ -347,4 +350,25 @@ func (r *Runner) Dump(ctx context.Context, q control.DumpRequest, out io.Writer)
 		command.Name = "stats"
 	}
 	return cache.command(ctx, command, out)
+}
+
+// tap streams what passes a stage. The stage's library answers, whatever the
+// plugin; it ends when the caller goes away.
+func (r *Runner) tap(ctx context.Context, q control.DumpRequest, out io.Writer) error {
+	stages, err := r.find(q.Target)
+	if err != nil {
+		return err
+	}
+	if len(stages) != 1 {
+		var names []string
+		for _, s := range stages {
+			names = append(names, s.address)
+		}
+		return fmt.Errorf("%q has several stages: name one of %v", q.Target, names)
+	}
+	err = stages[0].command(ctx, plugin.Command{Name: "tap", Args: q.Args, JSON: q.JSON}, out)
+	if ctx.Err() != nil {
+		return nil // nobody reads any more
+	}
+	return err
 }

@@ -453,3 +453,52 @@ func TestKilledRunnerTakesItsPluginsWithIt(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
+
+// What passes any stage can be watched, whatever its plugin knows.
+func TestTap(t *testing.T) {
+	tr := run(t, usual(filepath.Join(t.TempDir(), "out"), object{"flows": 4}))
+	out, tapping := &lockedBuffer{}, make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		request := control.DumpRequest{Target: "p.filter.even", What: control.DumpTap, Args: []string{"count=4"}}
+		ended <- tr.Dump(t.Context(), request, writerFunc(func(p []byte) (int, error) {
+			defer sync.OnceFunc(func() {
+				if bytes.Contains(p, []byte("# tapping")) {
+					close(tapping)
+				}
+			})()
+			return out.Write(p)
+		}))
+	}()
+	<-tapping
+	if err := tr.Do(t.Context(), control.Request{Command: "resync"}, func(control.Step) {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	text := out.String()
+	for _, want := range []string{"sync-begin", "src=0.0.0.0 ", "src=0.0.0.2 ", "sync-end"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "src=0.0.0.1 ") {
+		t.Errorf("what the filter drops left it:\n%s", text)
+	}
+	for want, r := range map[string]control.DumpRequest{
+		"several stages":          {Target: "p"},
+		"no pipeline or stage":    {Target: "q"},
+		"nothing enters":          {Target: "p.source.numbers", Args: []string{"edge=input"}},
+		`"colour=red" chooses no`: {Target: "p.sink.lines", Args: []string{"colour=red"}},
+	} {
+		r.What = control.DumpTap
+		if err := tr.Dump(t.Context(), r, out); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %q", r, err, want)
+		}
+	}
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
