@@ -24,7 +24,7 @@ type stage struct {
 	batchesIn, eventsIn, bytesIn, malformed atomic.Uint64
 	working                                 atomic.Bool
 	refused                                 *rate.Limiter // lines about them
-	taps                                    taps // of what enters
+	taps                                    taps          // of what enters
 
 	mu     sync.Mutex
 	cancel context.CancelFunc // of the running replay
