@@ -61,7 +61,11 @@ func evenStage(t *testing.T) (s *stage, feed, sent int) {
 	feed, input := pair(t)
 	output, sent := pair(t)
 	host := testHost()
-	s = &stage{plugin: evenFilter{}, host: host, in: newInput(input), out: newOutput([]uint32{uint32(output)}, 1, host)}
+	in, err := newInput(input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = &stage{plugin: evenFilter{}, host: host, in: in, out: newOutput([]uint32{uint32(output)}, 1, host)}
 	ended := make(chan error, 1)
 	go func() { ended <- s.run(t.Context()) }()
 	t.Cleanup(func() {
