@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sluice-project/sluice/core/confine"
 	"github.com/sluice-project/sluice/core/control"
 )
 
@@ -28,6 +29,7 @@ const asSluice = "SLUICE_TEST_AS_COMMAND"
 // TestMain lets this binary be sluice, too: for tests that need a process, and
 // for the plugins that a runner starts by executing its own binary again.
 func TestMain(m *testing.M) {
+	confine.Main()
 	if os.Getenv(asSluice) != "" || len(os.Args) > 1 && os.Args[1] == pluginExecName {
 		main()
 	}
@@ -68,6 +70,9 @@ func localStages() []control.StageStatus {
 		{Name: "events_lost", Help: "times that the kernel dropped events", Type: "loss", Value: 3},
 		{Name: "buffer_size", Help: "bytes of the socket's receive buffer", Type: "gauge", Value: 2097152},
 	}
+	source.May = &control.Permissions{User: "60612", Capabilities: []string{"net_admin"}, Network: true, Read: []string{"/proc"}, Write: []string{"/proc/sys/net/netfilter"},
+		NoNewPrivileges: true, Seccomp: true, Landlock: 7}
+	cache.May = &control.Permissions{User: "root", NoNewPrivileges: true, Seccomp: true}
 	cache.Address, cache.Kind, cache.Type, cache.PID, cache.MemoryBytes, cache.QueueBytes = "local.cache.memory", "cache", "memory", 821, 5<<30+1, 212_992
 	filter.Address, filter.Kind, filter.Type, filter.PID, filter.CPUSeconds = "local.filter.a-name-longer-than-thirty-columns", "filter", "basic", 822, 7325
 	sink.Address, sink.Kind, sink.Type, sink.State, sink.Restarts = "local.sink.multicast", "sink", "multicast", "waiting", 4

@@ -108,6 +108,20 @@ type StageStatus struct {
 	CPUSeconds  float64     `json:"cpu_seconds"`
 	MemoryBytes uint64      `json:"memory_bytes"` // resident
 	Statistics  []Statistic `json:"statistics,omitempty"`
+
+	May *Permissions `json:"may,omitempty"` // what its process may do, while there is one
+}
+
+// Permissions are what a stage may do.
+type Permissions struct {
+	User            string   `json:"user"`                   // its name, or number
+	Capabilities    []string `json:"capabilities,omitempty"` // as in "net_admin"
+	Network         bool     `json:"network"`                // sockets beside those to the runner and its neighbours
+	Read            []string `json:"read,omitempty"`         // paths, beside what is harmless
+	Write           []string `json:"write,omitempty"`        // paths
+	NoNewPrivileges bool     `json:"no_new_privs"`
+	Seccomp         bool     `json:"seccomp"`  // system calls are filtered
+	Landlock        int      `json:"landlock"` // version of the kernel's; 0: it has none, and only owners and modes protect files
 }
 
 // A Statistic is a number of a stage's own.

@@ -239,4 +239,29 @@ type Traits struct {
 	// EveryFlow: a sink wants to hear of every flow, also of one that came and
 	// went within a batch. The caches above it get Start.EveryFlow.
 	EveryFlow bool
+
+	// Needs is what the stage, configured like this, can't do without. The zero
+	// value is a stage that takes batches and makes batches.
+	Needs Needs
+}
+
+// Needs are what a stage must be allowed to do beyond computing, and talking to
+// the runner and its neighbours. A bundled plugin is allowed what it needs; a
+// vendor's only what the administrator grants it, and a pipeline is invalid in
+// which it is granted less than it needs.
+type Needs struct {
+	// Capabilities as in "net_admin"; see capabilities(7).
+	Capabilities []string
+
+	// Network: sockets, but for the inherited ones.
+	Network bool
+
+	// Read and Write are absolute paths of files, or of directories with all
+	// that is below them. A file that is written may be made, and made again
+	// under its name.
+	Read, Write []string
+
+	// RunnerUser: a bundled plugin runs as the runner's user rather than as one
+	// of its own, since it makes files that outlive it.
+	RunnerUser bool
 }

@@ -108,6 +108,10 @@ func traitsMessage(t Traits) *stagepb.Traits {
 		Commands: t.Commands, Netns: t.NetNS, Hold: t.Hold, Link: t.Link, RequestResync: t.RequestResync,
 		Kernel: t.Kernel, Scope: t.Scope, PurgeAfter: t.PurgeAfter, EveryFlow: t.EveryFlow,
 		Screen: screenMessage(t.Screen),
+		Needs: &stagepb.Needs{
+			Capabilities: t.Needs.Capabilities, Network: t.Needs.Network,
+			Read: t.Needs.Read, Write: t.Needs.Write, RunnerUser: t.Needs.RunnerUser,
+		},
 	}
 }
 

@@ -72,6 +72,7 @@ type Catalog struct {
 
 	mu      sync.Mutex
 	started map[string]*described
+	users   users
 }
 
 type described struct {
@@ -127,7 +128,7 @@ func (c *Catalog) start(ctx context.Context, kind plugin.Kind, typ string) (*des
 		return nil, err
 	}
 	p, err := startProcess(ctx, c.spawner, processConfig{
-		name: "plugin " + name, path: path, args: args, kind: kind, typ: typ, log: c.log,
+		name: "plugin " + name, path: path, args: args, kind: kind, typ: typ, log: c.log, rules: bundledRules(&c.users, name, nil),
 	})
 	if err != nil {
 		return nil, err

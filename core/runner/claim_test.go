@@ -18,7 +18,7 @@ import (
 func TestBulkClaims(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "out")
 	stages := usual(file, object{"flows": 2})
-	stages[3].Traits = &stagepb.Traits{Link: "there"}
+	stages[3].Traits.Link = "there"
 	tr := run(t, stages)
 	eventually(t, "the cache replays at the start", func() bool { return tr.replayed(2) })
 	begun := 1

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-project/sluice/core/confine"
 	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/plugin"
@@ -59,6 +60,8 @@ func TestReplayOfAStageThatDiesIsTriedAgain(t *testing.T) {
 func TestStageWhoseChildHoldsItsStreamsIsStartedAgain(t *testing.T) {
 	dir := t.TempDir()
 	pidFile := filepath.Join(dir, "pid")
+	confined = false // what is confined has no children
+	t.Cleanup(func() { confined = true })
 	stages := usual(filepath.Join(dir, "out"), object{"flows": 4})
 	stages[1] = stageOf(plugin.KindFilter, "nasty", object{"does": "grandchild", "path": pidFile}, nil)
 	tr := run(t, stages)
@@ -119,7 +122,7 @@ func TestTakeoverEndsARunningPurge(t *testing.T) {
 	dir := t.TempDir()
 	stages := usual(filepath.Join(dir, "out"), object{"flows": 4})
 	// As a source of one use "numbers" never ends, and so the purge does not.
-	stages[3].Traits = &stagepb.Traits{Scope: "p"}
+	stages[3].Traits.Scope = "p"
 	tr := run(t, stages)
 	failed := make(chan error, 1)
 	go func() {
@@ -210,7 +213,7 @@ func TestFailedStartLeavesNoFolder(t *testing.T) {
 	sockets := shortDir(t)
 	t.Setenv("TMPDIR", sockets)
 	stages := usual(filepath.Join(t.TempDir(), "out"), object{})
-	stages[3].Traits = &stagepb.Traits{Netns: "/nonexistent"}
+	stages[3].Traits.Netns = "/nonexistent"
 	if err := newRunner(t, stages).Run(t.Context(), nil); err == nil {
 		t.Fatal("it runs in no namespace")
 	}
@@ -308,9 +311,10 @@ func TestCancelledStartsLeaveTheSpawnerWhole(t *testing.T) {
 			return err
 		}
 		defer e.close()
+		nothing := confine.Nothing()
 		p, err := startProcess(ctx, s, processConfig{
 			name: "test", path: "/proc/self/exe", args: []string{"sluice", "plugin-exec", "filter-even"},
-			files: []*os.File{e.read, e.write}, log: slog.New(slog.DiscardHandler),
+			files: []*os.File{e.read, e.write}, rules: &nothing, log: slog.New(slog.DiscardHandler),
 		})
 		if err == nil {
 			p.kill()

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-project/sluice/core/confine"
 	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/plugin"
 )
@@ -35,6 +36,7 @@ func bundledNames() (names []string) {
 }
 
 func TestMain(m *testing.M) {
+	confine.Main()
 	if len(os.Args) > 2 && os.Args[1] == "plugin-exec" {
 		for _, d := range testPlugins {
 			if string(d.Kind)+"-"+d.Type == os.Args[2] {

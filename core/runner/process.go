@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	pluginrunner "github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
 
+	"github.com/sluice-project/sluice/core/confine"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
 )
@@ -66,6 +68,7 @@ type processConfig struct {
 	typ   string // that it must say it is
 	netns string
 	files []*os.File // inherited from descriptor 4 on
+	rules *confine.Rules // nil: it is not confined
 	log   *slog.Logger
 	level slog.Leveler
 }
@@ -194,6 +197,11 @@ func (c *child) Start(context.Context) error {
 		plugin.EnvLifeline+"="+strconv.Itoa(firstFile-1),
 		plugin.EnvLogLevel+"="+level.String())
 	cmd.ExtraFiles = append([]*os.File{c.spawner.lifeline}, c.config.files...)
+	sockets, err := c.socketDirectory(cmd)
+	if err != nil {
+		return err
+	}
+	defer sockets.Close()
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -226,6 +234,31 @@ func (c *child) Start(context.Context) error {
 	}()
 	p.cmd.Store(cmd)
 	return nil
+}
+
+// socketDirectory lets the child make its socket: in a directory that it reaches
+// by a descriptor, so that the way there may be closed to its user.
+func (c *child) socketDirectory(cmd *exec.Cmd) (*os.File, error) {
+	var rules confine.Rules
+	if c.config.rules != nil {
+		rules = *c.config.rules
+	}
+	if c.config.rules != nil && rules.User != confine.Keep {
+		if err := os.Chown(c.p.socketDir, rules.User, rules.Group); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := os.Open(c.p.socketDir)
+	if err != nil {
+		return nil, err
+	}
+	rules.Directory = firstFile + len(c.config.files)
+	cmd.ExtraFiles = append(cmd.ExtraFiles, dir)
+	cmd.Env = append(cmd.Env, goplugin.EnvUnixSocketDir+"=/proc/self/fd/"+strconv.Itoa(rules.Directory))
+	if c.config.rules == nil {
+		return dir, nil
+	}
+	return dir, rules.Apply(cmd)
 }
 
 // wait waits for a process. cmd.Wait would close its streams at once, and what
@@ -288,8 +321,20 @@ func (c *child) ID() string {
 	return strconv.Itoa(c.p.pid())
 }
 
+// PluginToHost returns the socket that a plugin names: the runner connects to
+// nothing but sockets in the directory that it made for the plugin's.
 func (c *child) PluginToHost(network, address string) (string, string, error) {
-	return network, address, nil
+	path := filepath.Join(c.p.socketDir, filepath.Base(address))
+	info, err := os.Lstat(path)
+	switch {
+	case network != "unix":
+		return "", "", fmt.Errorf("it listens on %q, not on a Unix socket", network)
+	case err != nil:
+		return "", "", fmt.Errorf("its socket: %w", err)
+	case info.Mode().Type() != os.ModeSocket:
+		return "", "", errors.New("what it listens on is no socket")
+	}
+	return network, path, nil
 }
 
 func (c *child) HostToPlugin(network, address string) (string, string, error) {

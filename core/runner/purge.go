@@ -314,7 +314,7 @@ func (s *shot) start(ctx context.Context) error {
 	files, inputs, outputs := like.descriptors()
 	s.proc, err = startProcess(ctx, r.spawner, processConfig{
 		name: s.address + " (purge)", path: path, args: args, netns: s.conf.Traits.GetNetns(), files: files,
-		log: r.log.With("stage", s.address, "purge", true), level: r.options.Level,
+		log: r.log.With("stage", s.address, "purge", true), level: r.options.Level, rules: s.rules(),
 	})
 	if err != nil {
 		return err

@@ -42,6 +42,7 @@ type Runner struct {
 	pipelines []*line
 	stages    []*stage // all, pipelines in order, each from its source down
 	ports     []uint32 // netlink port ids that this node writes with
+	users     users
 
 	replayID atomic.Uint64
 	signals  signalBook

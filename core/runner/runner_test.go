@@ -47,6 +47,9 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 }
 func (l *lockedBuffer) String() string { l.mu.Lock(); defer l.mu.Unlock(); return l.b.String() }
 
+// scratch is where tests have their files, and stages may write.
+var scratch = os.TempDir()
+
 // stageOf describes a stage of the pipeline "p".
 func stageOf(kind plugin.Kind, typ string, config any, traits *stagepb.Traits) *pipeline.Stage {
 	text, err := json.Marshal(config)
@@ -55,6 +58,9 @@ func stageOf(kind plugin.Kind, typ string, config any, traits *stagepb.Traits) *
 	}
 	if traits == nil {
 		traits = &stagepb.Traits{}
+	}
+	if traits.Needs == nil {
+		traits.Needs = &stagepb.Needs{Write: []string{scratch}, RunnerUser: true}
 	}
 	return &pipeline.Stage{Pipeline: "p", Kind: kind, Type: typ, Name: typ, Config: text, Traits: traits}
 }

@@ -78,6 +78,7 @@ func (s *stage) status() control.StageStatus {
 	if s.proc != nil {
 		c.PID = s.proc.pid()
 		c.CPUSeconds, c.MemoryBytes = usage(c.PID)
+		c.May = s.proc.permissions()
 	}
 	if s.statistics != nil {
 		c.EventsIn += s.statistics.EventsIn

@@ -6,14 +6,18 @@ import (
 	"strings"
 )
 
+// Settings is the directory of the kernel's settings of connection tracking.
+// CAP_NET_ADMIN is enough to write them.
+const Settings = "/proc/sys/net/netfilter"
+
 // eventsSetting says of which flows the kernel reports events: 0 of none, 1 of
 // all, 2 (the default) of those that begin while somebody listens. It is looked
 // at when a flow begins (nf_ct_ecache_ext_add) and holds for its life.
-const eventsSetting = "/proc/sys/net/netfilter/nf_conntrack_events"
+const eventsSetting = Settings + "/nf_conntrack_events"
 
 // liberalSetting makes the kernel pass TCP packets that are out of the window
 // that it tracked (nf_conntrack_tcp_packet). It holds for all flows at once.
-const liberalSetting = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal"
+const liberalSetting = Settings + "/nf_conntrack_tcp_be_liberal"
 
 // EnableEvents sets nf_conntrack_events to 1 in the calling thread's network
 // namespace, so that all flows which begin from now on have events even if

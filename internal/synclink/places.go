@@ -82,6 +82,25 @@ func (s Places[P]) Name(netns string, name func(P) string) string {
 	return linkName(netns, names)
 }
 
+// privileged is the first port that anybody may bind
+// (net.ipv4.ip_unprivileged_port_start, unless it was changed).
+const privileged = 1024
+
+// Needs are those of a stage with a link: a network, buffers beyond the system's
+// limit, and, where it listens, ports that not everybody may.
+func (s Places[P]) Needs(listens func(P) uint16) plugin.Needs {
+	needs := plugin.Needs{Network: true, Capabilities: []string{"net_admin"}}
+	if listens == nil {
+		return needs
+	}
+	for _, p := range s.Ordered() {
+		if listens(*p) < privileged {
+			needs.Capabilities = []string{"net_admin", "net_bind_service"}
+		}
+	}
+	return needs
+}
+
 // CheckGroup reports an address that is no multicast group's. path is that of
 // the block around it.
 func CheckGroup(d *plugin.Diagnostics, path []any, group netip.Addr) {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/internal/ctnl"
 )
 
 // Definition declares the plugin.
@@ -42,6 +43,7 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 func (c *Config) Traits() plugin.Traits {
 	return plugin.Traits{
 		NetNS: c.NetNS, Kernel: true, Scope: c.Scope, PurgeAfter: time.Duration(c.PurgeTimeout).Nanoseconds(),
+		Needs: plugin.Needs{Capabilities: []string{"net_admin"}, Network: true, Write: []string{ctnl.Settings}},
 	}
 }
 

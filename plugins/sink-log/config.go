@@ -95,7 +95,17 @@ func (c *Config) Traits() plugin.Traits {
 	return plugin.Traits{
 		Commands:  []string{reopen},
 		EveryFlow: slices.ContainsFunc(c.Events, func(name string) bool { return kinds[name] != flow.Update }),
+		Needs:     c.needs(),
 	}
+}
+
+// needs are the syslog daemon's socket, or a file in a directory that may belong
+// to anybody, as root writes it.
+func (c *Config) needs() plugin.Needs {
+	if c.Path == "" {
+		return plugin.Needs{Network: true}
+	}
+	return plugin.Needs{RunnerUser: true, Capabilities: []string{"dac_override"}, Write: []string{c.Path}}
 }
 
 // Build makes the sink.

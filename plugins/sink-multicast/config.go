@@ -76,7 +76,8 @@ func (p Place) place() string {
 func (c *Config) Traits() plugin.Traits {
 	return plugin.Traits{
 		Commands: []string{synclink.RequestResync}, NetNS: c.NetNS,
-		Link: c.links().Name(c.NetNS, Place.place),
+		Link:  c.links().Name(c.NetNS, Place.place),
+		Needs: c.links().Needs(nil),
 	}
 }
 

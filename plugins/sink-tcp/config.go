@@ -33,7 +33,8 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 func (c *Config) Traits() plugin.Traits {
 	return plugin.Traits{
 		Commands: []string{synclink.RequestResync}, NetNS: c.NetNS,
-		Link: c.Places().Name(c.NetNS, func(p synclink.PeersPlace) string { return p.Name("tcp") }),
+		Link:  c.Places().Name(c.NetNS, func(p synclink.PeersPlace) string { return p.Name("tcp") }),
+		Needs: c.Places().Needs(nil),
 	}
 }
 

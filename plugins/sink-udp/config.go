@@ -36,7 +36,8 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 func (c *Config) Traits() plugin.Traits {
 	return plugin.Traits{
 		Commands: []string{synclink.RequestResync}, NetNS: c.NetNS,
-		Link: c.Places().Name(c.NetNS, func(p synclink.PeersPlace) string { return p.Name("udp") }),
+		Link:  c.Places().Name(c.NetNS, func(p synclink.PeersPlace) string { return p.Name("udp") }),
+		Needs: c.Places().Needs(nil),
 	}
 }
 

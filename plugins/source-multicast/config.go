@@ -71,7 +71,8 @@ func (p Place) place() string {
 func (c *Config) Traits() plugin.Traits {
 	return plugin.Traits{
 		NetNS: c.NetNS, RequestResync: c.RequestResync,
-		Link: c.links().Name(c.NetNS, Place.place),
+		Link:  c.links().Name(c.NetNS, Place.place),
+		Needs: c.links().Needs(func(p Place) uint16 { return p.Port }),
 	}
 }
 

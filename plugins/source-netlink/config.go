@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/internal/ctnl"
 )
 
 // Definition declares the plugin.
@@ -103,7 +104,10 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 
 // Traits tells the runner where the stage is to run.
 func (c *Config) Traits() plugin.Traits {
-	return plugin.Traits{NetNS: c.NetNS, Kernel: true}
+	return plugin.Traits{NetNS: c.NetNS, Kernel: true, Needs: plugin.Needs{
+		Capabilities: []string{"net_admin"}, Network: true,
+		Read: []string{"/proc"}, Write: []string{ctnl.Settings},
+	}}
 }
 
 // Build makes the source.

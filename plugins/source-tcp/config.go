@@ -32,7 +32,8 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 func (c *Config) Traits() plugin.Traits {
 	return plugin.Traits{
 		NetNS: c.NetNS, RequestResync: c.RequestResync,
-		Link: c.Places().Name(c.NetNS, func(p synclink.OwnPlace) string { return p.Name("tcp") }),
+		Link:  c.Places().Name(c.NetNS, func(p synclink.OwnPlace) string { return p.Name("tcp") }),
+		Needs: c.Places().Needs(func(p synclink.OwnPlace) uint16 { return p.Port }),
 	}
 }
 

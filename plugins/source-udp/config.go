@@ -36,7 +36,8 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 func (c *Config) Traits() plugin.Traits {
 	return plugin.Traits{
 		NetNS: c.NetNS, RequestResync: c.RequestResync,
-		Link: c.Places().Name(c.NetNS, func(p synclink.OwnPlace) string { return p.Name("udp") }),
+		Link:  c.Places().Name(c.NetNS, func(p synclink.OwnPlace) string { return p.Name("udp") }),
+		Needs: c.Places().Needs(func(p synclink.OwnPlace) uint16 { return p.Port }),
 	}
 }
 

@@ -626,6 +626,7 @@ type Traits struct {
 	PurgeAfter    int64                  `protobuf:"varint,8,opt,name=purge_after,json=purgeAfter,proto3" json:"purge_after,omitempty"` // nanoseconds
 	Screen        *Screen                `protobuf:"bytes,9,opt,name=screen,proto3" json:"screen,omitempty"`                            // of a filter
 	EveryFlow     bool                   `protobuf:"varint,10,opt,name=every_flow,json=everyFlow,proto3" json:"every_flow,omitempty"`   // of a sink
+	Needs         *Needs                 `protobuf:"bytes,11,opt,name=needs,proto3" json:"needs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -730,6 +731,90 @@ func (x *Traits) GetEveryFlow() bool {
 	return false
 }
 
+func (x *Traits) GetNeeds() *Needs {
+	if x != nil {
+		return x.Needs
+	}
+	return nil
+}
+
+// What a stage must be allowed to do: see plugin.Needs.
+type Needs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Capabilities  []string               `protobuf:"bytes,1,rep,name=capabilities,proto3" json:"capabilities,omitempty"` // as in "net_admin"
+	Network       bool                   `protobuf:"varint,2,opt,name=network,proto3" json:"network,omitempty"`
+	Read          []string               `protobuf:"bytes,3,rep,name=read,proto3" json:"read,omitempty"`   // absolute paths
+	Write         []string               `protobuf:"bytes,4,rep,name=write,proto3" json:"write,omitempty"` // absolute paths
+	RunnerUser    bool                   `protobuf:"varint,5,opt,name=runner_user,json=runnerUser,proto3" json:"runner_user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Needs) Reset() {
+	*x = Needs{}
+	mi := &file_stage_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Needs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Needs) ProtoMessage() {}
+
+func (x *Needs) ProtoReflect() protoreflect.Message {
+	mi := &file_stage_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Needs.ProtoReflect.Descriptor instead.
+func (*Needs) Descriptor() ([]byte, []int) {
+	return file_stage_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Needs) GetCapabilities() []string {
+	if x != nil {
+		return x.Capabilities
+	}
+	return nil
+}
+
+func (x *Needs) GetNetwork() bool {
+	if x != nil {
+		return x.Network
+	}
+	return false
+}
+
+func (x *Needs) GetRead() []string {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+func (x *Needs) GetWrite() []string {
+	if x != nil {
+		return x.Write
+	}
+	return nil
+}
+
+func (x *Needs) GetRunnerUser() bool {
+	if x != nil {
+		return x.RunnerUser
+	}
+	return false
+}
+
 // What a filter certainly drops: see flow.Screen.
 type Screen struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -741,7 +826,7 @@ type Screen struct {
 
 func (x *Screen) Reset() {
 	*x = Screen{}
-	mi := &file_stage_proto_msgTypes[11]
+	mi := &file_stage_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -753,7 +838,7 @@ func (x *Screen) String() string {
 func (*Screen) ProtoMessage() {}
 
 func (x *Screen) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[11]
+	mi := &file_stage_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -766,7 +851,7 @@ func (x *Screen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Screen.ProtoReflect.Descriptor instead.
 func (*Screen) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{11}
+	return file_stage_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Screen) GetProtocols() *ProtocolList {
@@ -793,7 +878,7 @@ type ProtocolList struct {
 
 func (x *ProtocolList) Reset() {
 	*x = ProtocolList{}
-	mi := &file_stage_proto_msgTypes[12]
+	mi := &file_stage_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +890,7 @@ func (x *ProtocolList) String() string {
 func (*ProtocolList) ProtoMessage() {}
 
 func (x *ProtocolList) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[12]
+	mi := &file_stage_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +903,7 @@ func (x *ProtocolList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtocolList.ProtoReflect.Descriptor instead.
 func (*ProtocolList) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{12}
+	return file_stage_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProtocolList) GetAccept() bool {
@@ -845,7 +930,7 @@ type AddressList struct {
 
 func (x *AddressList) Reset() {
 	*x = AddressList{}
-	mi := &file_stage_proto_msgTypes[13]
+	mi := &file_stage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +942,7 @@ func (x *AddressList) String() string {
 func (*AddressList) ProtoMessage() {}
 
 func (x *AddressList) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[13]
+	mi := &file_stage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +955,7 @@ func (x *AddressList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressList.ProtoReflect.Descriptor instead.
 func (*AddressList) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{13}
+	return file_stage_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AddressList) GetAccept() bool {
@@ -907,7 +992,7 @@ type StartRequest struct {
 
 func (x *StartRequest) Reset() {
 	*x = StartRequest{}
-	mi := &file_stage_proto_msgTypes[14]
+	mi := &file_stage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1004,7 @@ func (x *StartRequest) String() string {
 func (*StartRequest) ProtoMessage() {}
 
 func (x *StartRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[14]
+	mi := &file_stage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1017,7 @@ func (x *StartRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartRequest.ProtoReflect.Descriptor instead.
 func (*StartRequest) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{14}
+	return file_stage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StartRequest) GetNode() string {
@@ -1028,7 +1113,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_stage_proto_msgTypes[15]
+	mi := &file_stage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1040,7 +1125,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[15]
+	mi := &file_stage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1053,7 +1138,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{15}
+	return file_stage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Started) GetError() string {
@@ -1076,7 +1161,7 @@ type ReplayRequest struct {
 
 func (x *ReplayRequest) Reset() {
 	*x = ReplayRequest{}
-	mi := &file_stage_proto_msgTypes[16]
+	mi := &file_stage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1088,7 +1173,7 @@ func (x *ReplayRequest) String() string {
 func (*ReplayRequest) ProtoMessage() {}
 
 func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[16]
+	mi := &file_stage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1101,7 +1186,7 @@ func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
 func (*ReplayRequest) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{16}
+	return file_stage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ReplayRequest) GetId() uint64 {
@@ -1162,7 +1247,7 @@ type StatisticsReply struct {
 
 func (x *StatisticsReply) Reset() {
 	*x = StatisticsReply{}
-	mi := &file_stage_proto_msgTypes[17]
+	mi := &file_stage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1259,7 @@ func (x *StatisticsReply) String() string {
 func (*StatisticsReply) ProtoMessage() {}
 
 func (x *StatisticsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[17]
+	mi := &file_stage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +1272,7 @@ func (x *StatisticsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatisticsReply.ProtoReflect.Descriptor instead.
 func (*StatisticsReply) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{17}
+	return file_stage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StatisticsReply) GetBatchesIn() uint64 {
@@ -1302,7 +1387,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_stage_proto_msgTypes[18]
+	mi := &file_stage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1399,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[18]
+	mi := &file_stage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1412,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{18}
+	return file_stage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Peer) GetAddress() string {
@@ -1385,7 +1470,7 @@ type Statistic struct {
 
 func (x *Statistic) Reset() {
 	*x = Statistic{}
-	mi := &file_stage_proto_msgTypes[19]
+	mi := &file_stage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1482,7 @@ func (x *Statistic) String() string {
 func (*Statistic) ProtoMessage() {}
 
 func (x *Statistic) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[19]
+	mi := &file_stage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1495,7 @@ func (x *Statistic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Statistic.ProtoReflect.Descriptor instead.
 func (*Statistic) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{19}
+	return file_stage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Statistic) GetName() string {
@@ -1459,7 +1544,7 @@ type CommandRequest struct {
 
 func (x *CommandRequest) Reset() {
 	*x = CommandRequest{}
-	mi := &file_stage_proto_msgTypes[20]
+	mi := &file_stage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1556,7 @@ func (x *CommandRequest) String() string {
 func (*CommandRequest) ProtoMessage() {}
 
 func (x *CommandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[20]
+	mi := &file_stage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1569,7 @@ func (x *CommandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRequest.ProtoReflect.Descriptor instead.
 func (*CommandRequest) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{20}
+	return file_stage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CommandRequest) GetName() string {
@@ -1517,7 +1602,7 @@ type CommandOutput struct {
 
 func (x *CommandOutput) Reset() {
 	*x = CommandOutput{}
-	mi := &file_stage_proto_msgTypes[21]
+	mi := &file_stage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1614,7 @@ func (x *CommandOutput) String() string {
 func (*CommandOutput) ProtoMessage() {}
 
 func (x *CommandOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[21]
+	mi := &file_stage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1627,7 @@ func (x *CommandOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandOutput.ProtoReflect.Descriptor instead.
 func (*CommandOutput) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{21}
+	return file_stage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CommandOutput) GetData() []byte {
@@ -1565,7 +1650,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_stage_proto_msgTypes[22]
+	mi := &file_stage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1662,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[22]
+	mi := &file_stage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1675,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{22}
+	return file_stage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Signal) GetName() string {
@@ -1641,7 +1726,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stage_proto_msgTypes[23]
+	mi := &file_stage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1738,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[23]
+	mi := &file_stage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1751,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{23}
+	return file_stage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Report) GetReplay() uint64 {
@@ -1714,7 +1799,7 @@ type Count struct {
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_stage_proto_msgTypes[24]
+	mi := &file_stage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1811,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[24]
+	mi := &file_stage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1824,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{24}
+	return file_stage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Count) GetName() string {
@@ -1800,7 +1885,7 @@ const file_stage_proto_rawDesc = "" +
 	"\x04Step\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12\x16\n" +
 	"\x05index\x18\x02 \x01(\rH\x00R\x05indexB\x06\n" +
-	"\x04step\"\xa8\x02\n" +
+	"\x04step\"\xd6\x02\n" +
 	"\x06Traits\x12\x1a\n" +
 	"\bcommands\x18\x01 \x03(\tR\bcommands\x12\x14\n" +
 	"\x05netns\x18\x02 \x01(\tR\x05netns\x12\x12\n" +
@@ -1814,7 +1899,15 @@ const file_stage_proto_rawDesc = "" +
 	"\x06screen\x18\t \x01(\v2\x17.sluice.stage.v1.ScreenR\x06screen\x12\x1d\n" +
 	"\n" +
 	"every_flow\x18\n" +
-	" \x01(\bR\teveryFlow\"\x81\x01\n" +
+	" \x01(\bR\teveryFlow\x12,\n" +
+	"\x05needs\x18\v \x01(\v2\x16.sluice.stage.v1.NeedsR\x05needs\"\x90\x01\n" +
+	"\x05Needs\x12\"\n" +
+	"\fcapabilities\x18\x01 \x03(\tR\fcapabilities\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\bR\anetwork\x12\x12\n" +
+	"\x04read\x18\x03 \x03(\tR\x04read\x12\x14\n" +
+	"\x05write\x18\x04 \x03(\tR\x05write\x12\x1f\n" +
+	"\vrunner_user\x18\x05 \x01(\bR\n" +
+	"runnerUser\"\x81\x01\n" +
 	"\x06Screen\x12;\n" +
 	"\tprotocols\x18\x01 \x01(\v2\x1d.sluice.stage.v1.ProtocolListR\tprotocols\x12:\n" +
 	"\taddresses\x18\x02 \x01(\v2\x1c.sluice.stage.v1.AddressListR\taddresses\"D\n" +
@@ -1926,7 +2019,7 @@ func file_stage_proto_rawDescGZIP() []byte {
 	return file_stage_proto_rawDescData
 }
 
-var file_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_stage_proto_goTypes = []any{
 	(*Empty)(nil),           // 0: sluice.stage.v1.Empty
 	(*DescribeRequest)(nil), // 1: sluice.stage.v1.DescribeRequest
@@ -1939,20 +2032,21 @@ var file_stage_proto_goTypes = []any{
 	(*Diagnostic)(nil),      // 8: sluice.stage.v1.Diagnostic
 	(*Step)(nil),            // 9: sluice.stage.v1.Step
 	(*Traits)(nil),          // 10: sluice.stage.v1.Traits
-	(*Screen)(nil),          // 11: sluice.stage.v1.Screen
-	(*ProtocolList)(nil),    // 12: sluice.stage.v1.ProtocolList
-	(*AddressList)(nil),     // 13: sluice.stage.v1.AddressList
-	(*StartRequest)(nil),    // 14: sluice.stage.v1.StartRequest
-	(*Started)(nil),         // 15: sluice.stage.v1.Started
-	(*ReplayRequest)(nil),   // 16: sluice.stage.v1.ReplayRequest
-	(*StatisticsReply)(nil), // 17: sluice.stage.v1.StatisticsReply
-	(*Peer)(nil),            // 18: sluice.stage.v1.Peer
-	(*Statistic)(nil),       // 19: sluice.stage.v1.Statistic
-	(*CommandRequest)(nil),  // 20: sluice.stage.v1.CommandRequest
-	(*CommandOutput)(nil),   // 21: sluice.stage.v1.CommandOutput
-	(*Signal)(nil),          // 22: sluice.stage.v1.Signal
-	(*Report)(nil),          // 23: sluice.stage.v1.Report
-	(*Count)(nil),           // 24: sluice.stage.v1.Count
+	(*Needs)(nil),           // 11: sluice.stage.v1.Needs
+	(*Screen)(nil),          // 12: sluice.stage.v1.Screen
+	(*ProtocolList)(nil),    // 13: sluice.stage.v1.ProtocolList
+	(*AddressList)(nil),     // 14: sluice.stage.v1.AddressList
+	(*StartRequest)(nil),    // 15: sluice.stage.v1.StartRequest
+	(*Started)(nil),         // 16: sluice.stage.v1.Started
+	(*ReplayRequest)(nil),   // 17: sluice.stage.v1.ReplayRequest
+	(*StatisticsReply)(nil), // 18: sluice.stage.v1.StatisticsReply
+	(*Peer)(nil),            // 19: sluice.stage.v1.Peer
+	(*Statistic)(nil),       // 20: sluice.stage.v1.Statistic
+	(*CommandRequest)(nil),  // 21: sluice.stage.v1.CommandRequest
+	(*CommandOutput)(nil),   // 22: sluice.stage.v1.CommandOutput
+	(*Signal)(nil),          // 23: sluice.stage.v1.Signal
+	(*Report)(nil),          // 24: sluice.stage.v1.Report
+	(*Count)(nil),           // 25: sluice.stage.v1.Count
 }
 var file_stage_proto_depIdxs = []int32{
 	3,  // 0: sluice.stage.v1.Description.schema:type_name -> sluice.stage.v1.Schema
@@ -1962,35 +2056,36 @@ var file_stage_proto_depIdxs = []int32{
 	8,  // 4: sluice.stage.v1.Configured.diagnostics:type_name -> sluice.stage.v1.Diagnostic
 	10, // 5: sluice.stage.v1.Configured.traits:type_name -> sluice.stage.v1.Traits
 	9,  // 6: sluice.stage.v1.Diagnostic.path:type_name -> sluice.stage.v1.Step
-	11, // 7: sluice.stage.v1.Traits.screen:type_name -> sluice.stage.v1.Screen
-	12, // 8: sluice.stage.v1.Screen.protocols:type_name -> sluice.stage.v1.ProtocolList
-	13, // 9: sluice.stage.v1.Screen.addresses:type_name -> sluice.stage.v1.AddressList
-	11, // 10: sluice.stage.v1.StartRequest.screens:type_name -> sluice.stage.v1.Screen
-	19, // 11: sluice.stage.v1.StatisticsReply.own:type_name -> sluice.stage.v1.Statistic
-	18, // 12: sluice.stage.v1.StatisticsReply.peers:type_name -> sluice.stage.v1.Peer
-	23, // 13: sluice.stage.v1.Signal.done:type_name -> sluice.stage.v1.Report
-	24, // 14: sluice.stage.v1.Report.counts:type_name -> sluice.stage.v1.Count
-	1,  // 15: sluice.stage.v1.Stage.Describe:input_type -> sluice.stage.v1.DescribeRequest
-	6,  // 16: sluice.stage.v1.Stage.Configure:input_type -> sluice.stage.v1.Configuration
-	14, // 17: sluice.stage.v1.Stage.Start:input_type -> sluice.stage.v1.StartRequest
-	16, // 18: sluice.stage.v1.Stage.Replay:input_type -> sluice.stage.v1.ReplayRequest
-	0,  // 19: sluice.stage.v1.Stage.Drain:input_type -> sluice.stage.v1.Empty
-	0,  // 20: sluice.stage.v1.Stage.Statistics:input_type -> sluice.stage.v1.Empty
-	20, // 21: sluice.stage.v1.Stage.Command:input_type -> sluice.stage.v1.CommandRequest
-	0,  // 22: sluice.stage.v1.Stage.Signals:input_type -> sluice.stage.v1.Empty
-	2,  // 23: sluice.stage.v1.Stage.Describe:output_type -> sluice.stage.v1.Description
-	7,  // 24: sluice.stage.v1.Stage.Configure:output_type -> sluice.stage.v1.Configured
-	15, // 25: sluice.stage.v1.Stage.Start:output_type -> sluice.stage.v1.Started
-	0,  // 26: sluice.stage.v1.Stage.Replay:output_type -> sluice.stage.v1.Empty
-	0,  // 27: sluice.stage.v1.Stage.Drain:output_type -> sluice.stage.v1.Empty
-	17, // 28: sluice.stage.v1.Stage.Statistics:output_type -> sluice.stage.v1.StatisticsReply
-	21, // 29: sluice.stage.v1.Stage.Command:output_type -> sluice.stage.v1.CommandOutput
-	22, // 30: sluice.stage.v1.Stage.Signals:output_type -> sluice.stage.v1.Signal
-	23, // [23:31] is the sub-list for method output_type
-	15, // [15:23] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	12, // 7: sluice.stage.v1.Traits.screen:type_name -> sluice.stage.v1.Screen
+	11, // 8: sluice.stage.v1.Traits.needs:type_name -> sluice.stage.v1.Needs
+	13, // 9: sluice.stage.v1.Screen.protocols:type_name -> sluice.stage.v1.ProtocolList
+	14, // 10: sluice.stage.v1.Screen.addresses:type_name -> sluice.stage.v1.AddressList
+	12, // 11: sluice.stage.v1.StartRequest.screens:type_name -> sluice.stage.v1.Screen
+	20, // 12: sluice.stage.v1.StatisticsReply.own:type_name -> sluice.stage.v1.Statistic
+	19, // 13: sluice.stage.v1.StatisticsReply.peers:type_name -> sluice.stage.v1.Peer
+	24, // 14: sluice.stage.v1.Signal.done:type_name -> sluice.stage.v1.Report
+	25, // 15: sluice.stage.v1.Report.counts:type_name -> sluice.stage.v1.Count
+	1,  // 16: sluice.stage.v1.Stage.Describe:input_type -> sluice.stage.v1.DescribeRequest
+	6,  // 17: sluice.stage.v1.Stage.Configure:input_type -> sluice.stage.v1.Configuration
+	15, // 18: sluice.stage.v1.Stage.Start:input_type -> sluice.stage.v1.StartRequest
+	17, // 19: sluice.stage.v1.Stage.Replay:input_type -> sluice.stage.v1.ReplayRequest
+	0,  // 20: sluice.stage.v1.Stage.Drain:input_type -> sluice.stage.v1.Empty
+	0,  // 21: sluice.stage.v1.Stage.Statistics:input_type -> sluice.stage.v1.Empty
+	21, // 22: sluice.stage.v1.Stage.Command:input_type -> sluice.stage.v1.CommandRequest
+	0,  // 23: sluice.stage.v1.Stage.Signals:input_type -> sluice.stage.v1.Empty
+	2,  // 24: sluice.stage.v1.Stage.Describe:output_type -> sluice.stage.v1.Description
+	7,  // 25: sluice.stage.v1.Stage.Configure:output_type -> sluice.stage.v1.Configured
+	16, // 26: sluice.stage.v1.Stage.Start:output_type -> sluice.stage.v1.Started
+	0,  // 27: sluice.stage.v1.Stage.Replay:output_type -> sluice.stage.v1.Empty
+	0,  // 28: sluice.stage.v1.Stage.Drain:output_type -> sluice.stage.v1.Empty
+	18, // 29: sluice.stage.v1.Stage.Statistics:output_type -> sluice.stage.v1.StatisticsReply
+	22, // 30: sluice.stage.v1.Stage.Command:output_type -> sluice.stage.v1.CommandOutput
+	23, // 31: sluice.stage.v1.Stage.Signals:output_type -> sluice.stage.v1.Signal
+	24, // [24:32] is the sub-list for method output_type
+	16, // [16:24] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_stage_proto_init() }
@@ -2008,7 +2103,7 @@ func file_stage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stage_proto_rawDesc), len(file_stage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ func Status(out io.Writer, st *control.Status, o Options) error {
 		s.printf("\n%s\n", s.paint("pipeline "+cut(p.Name, 60), bold))
 		s.pipeline(p, o)
 	}
+	s.permissions(st.Pipelines)
 	if len(st.Signals) > 0 {
 		s.printf("\n%s\n", s.paint("signals", bold))
 		s.signals(st.Signals, o.Now)
