@@ -52,7 +52,7 @@ func (u *users) of(name string) int {
 // canSwitchUsers says whether this process may start others as other users,
 // reach their sockets, and kill them.
 var canSwitchUsers = sync.OnceValue(func() bool {
-	return confine.Has("setuid", "setgid", "chown", "kill", "dac_override") && confine.Mapped(firstUser) && confine.Mapped(firstUser+userCount-1)
+	return confine.Has("setuid", "setgid", "chown", "kill") && confine.Mapped(firstUser) && confine.Mapped(firstUser+userCount-1)
 })
 
 // othersExecute says whether other users may execute this executable.

@@ -67,7 +67,7 @@ type processConfig struct {
 	kind  plugin.Kind
 	typ   string // that it must say it is
 	netns string
-	files []*os.File // inherited from descriptor 4 on
+	files []*os.File     // inherited from descriptor 4 on
 	rules *confine.Rules // nil: it is not confined
 	log   *slog.Logger
 	level slog.Leveler
@@ -243,8 +243,9 @@ func (c *child) socketDirectory(cmd *exec.Cmd) (*os.File, error) {
 	if c.config.rules != nil {
 		rules = *c.config.rules
 	}
-	if c.config.rules != nil && rules.User != confine.Keep {
-		if err := os.Chown(c.p.socketDir, rules.User, rules.Group); err != nil {
+	if c.ownUser() {
+		err := errors.Join(os.Chown(c.p.socketDir, -1, rules.Group), os.Chmod(c.p.socketDir, 0o770))
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -260,6 +261,9 @@ func (c *child) socketDirectory(cmd *exec.Cmd) (*os.File, error) {
 	}
 	return dir, rules.Apply(cmd)
 }
+
+// ownUser says whether the process has another user than the runner.
+func (c *child) ownUser() bool { return c.config.rules != nil && c.config.rules.User != confine.Keep }
 
 // wait waits for a process. cmd.Wait would close its streams at once, and what
 // it wrote last, which says why it ended, would be lost.
@@ -333,6 +337,11 @@ func (c *child) PluginToHost(network, address string) (string, string, error) {
 		return "", "", fmt.Errorf("its socket: %w", err)
 	case info.Mode().Type() != os.ModeSocket:
 		return "", "", errors.New("what it listens on is no socket")
+	}
+	if c.ownUser() { // connecting is writing, which a root without CAP_DAC_OVERRIDE may do to what it owns
+		if err := os.Lchown(path, os.Getuid(), -1); err != nil {
+			return "", "", fmt.Errorf("its socket: %w", err)
+		}
 	}
 	return network, path, nil
 }
