@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/sluice-project/sluice/core/confine"
 	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
@@ -43,6 +44,19 @@ func (p Plugins) command(kind plugin.Kind, typ, address string) (path string, ar
 	}
 	return "", nil, fmt.Errorf("%w: no bundled plugin %s, and no executable sluice-%s in %s",
 		pipeline.ErrUnknownPlugin, name, name, strings.Join(p.Path, ", "))
+}
+
+// bundled says whether this executable contains the plugin.
+func (p Plugins) bundled(kind plugin.Kind, typ string) bool {
+	return slices.Contains(p.Bundled, string(kind)+"-"+typ)
+}
+
+// rules are those of a process that is only asked.
+func (c *Catalog) rules(kind plugin.Kind, typ string) *confine.Rules {
+	if !c.plugins.bundled(kind, typ) {
+		return nil
+	}
+	return bundledRules(&c.users, string(kind)+"-"+typ, nil)
 }
 
 // types returns the types of a kind that can be started.
@@ -128,7 +142,7 @@ func (c *Catalog) start(ctx context.Context, kind plugin.Kind, typ string) (*des
 		return nil, err
 	}
 	p, err := startProcess(ctx, c.spawner, processConfig{
-		name: "plugin " + name, path: path, args: args, kind: kind, typ: typ, log: c.log, rules: bundledRules(&c.users, name, nil),
+		name: "plugin " + name, path: path, args: args, kind: kind, typ: typ, log: c.log, rules: c.rules(kind, typ),
 	})
 	if err != nil {
 		return nil, err

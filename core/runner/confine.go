@@ -63,7 +63,7 @@ var othersExecute = sync.OnceValue(func() bool {
 
 // rules are those of the stage's processes.
 func (s *stage) rules() *confine.Rules {
-	if !confined {
+	if !confined || !s.runner.options.Plugins.bundled(s.conf.Kind, s.conf.Type) {
 		return nil
 	}
 	return bundledRules(&s.runner.users, s.address, s.conf.Traits.GetNeeds())
