@@ -80,6 +80,7 @@ type Stage struct {
 	Name     string // its own, or Type
 	Config   []byte // its block as a JSON object: keys sorted, absent members left out
 	Traits   *stagepb.Traits
+	Grant    *Grant    // of a vendor's plugin
 	Range    hcl.Range // the block's header
 }
 
@@ -97,4 +98,7 @@ type Catalog interface {
 
 	// Types returns the types of one kind that are known, for suggestions.
 	Types(kind plugin.Kind) []string
+
+	// Bundled says whether a plugin is a part of Sluice.
+	Bundled(kind plugin.Kind, typ string) bool
 }

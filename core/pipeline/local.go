@@ -41,6 +41,8 @@ func (l local) Configure(_ context.Context, kind plugin.Kind, typ string, config
 	return reply, nil
 }
 
+func (l local) Bundled(plugin.Kind, string) bool { return true }
+
 func (l local) Types(kind plugin.Kind) (types []string) {
 	for _, d := range l {
 		if d.Kind == kind {

@@ -43,11 +43,17 @@ func (p *plugins) spec(kind plugin.Kind, typ string) (hcldec.Spec, error) {
 	return p.described[key].spec, p.described[key].err
 }
 
-// stageSpecOf is specOf for a stage's own block, where "name" is taken.
+// stageSpecOf is specOf for a stage's own block, where "name" and "grant" are
+// taken.
 func stageSpecOf(schema *stagepb.Schema) (hcldec.Spec, error) {
 	for _, a := range schema.GetAttributes() {
 		if a.Name == "name" {
 			return nil, errors.New(`its attribute "name" is the one that every stage has: the plugin must rename it`)
+		}
+	}
+	for _, b := range schema.GetBlocks() {
+		if b.Name == "grant" {
+			return nil, errors.New(`its block "grant" is the one that every stage has: the plugin must rename it`)
 		}
 	}
 	return specOf(schema)

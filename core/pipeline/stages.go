@@ -47,7 +47,9 @@ var pipelineSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 	{Type: string(plugin.KindSink), LabelNames: []string{"type"}},
 }}
 
-var nameSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: "name"}}}
+var commonSchema = &hcl.BodySchema{
+	Attributes: []hcl.AttributeSchema{{Name: "name"}}, Blocks: []hcl.BlockHeaderSchema{{Type: "grant"}},
+}
 
 // reservedPipelines are words that commands take in a pipeline's place.
 var reservedPipelines = map[string]string{"kernel": "sluice flush kernel"}
@@ -88,7 +90,7 @@ func (l *loader) loadStage(pipeline string, b *hcl.Block) *stageDraft {
 	s := &stageDraft{body: b.Body, nameRange: b.LabelRanges[0], Stage: &Stage{
 		Pipeline: pipeline, Kind: plugin.Kind(b.Type), Type: b.Labels[0], Name: b.Labels[0], Range: b.DefRange,
 	}}
-	content, rest, diags := b.Body.PartialContent(nameSchema)
+	content, rest, diags := b.Body.PartialContent(commonSchema)
 	l.add(diags)
 	if a := content.Attributes["name"]; a != nil {
 		l.nameStage(s, a)
@@ -103,6 +105,7 @@ func (l *loader) loadStage(pipeline string, b *hcl.Block) *stageDraft {
 		l.add(hcl.Diagnostics{l.pluginError(s, err, &b.LabelRanges[0])})
 		return s
 	}
+	l.loadGrant(s, content.Blocks)
 	block, diags := l.scope.decode(rest, b.DefRange, spec)
 	l.add(diags)
 	s.Config = block.json

@@ -108,11 +108,15 @@ func traitsMessage(t Traits) *stagepb.Traits {
 		Commands: t.Commands, Netns: t.NetNS, Hold: t.Hold, Link: t.Link, RequestResync: t.RequestResync,
 		Kernel: t.Kernel, Scope: t.Scope, PurgeAfter: t.PurgeAfter, EveryFlow: t.EveryFlow,
 		Screen: screenMessage(t.Screen),
-		Needs: &stagepb.Needs{
-			Capabilities: t.Needs.Capabilities, Network: t.Needs.Network,
-			Read: t.Needs.Read, Write: t.Needs.Write, RunnerUser: t.Needs.RunnerUser,
-		},
+		Needs:  needsMessage(t.Needs),
 	}
+}
+
+func needsMessage(n Needs) *stagepb.Needs {
+	if len(n.Capabilities)+len(n.Read)+len(n.Write) == 0 && !n.Network && !n.RunnerUser {
+		return nil
+	}
+	return &stagepb.Needs{Capabilities: n.Capabilities, Network: n.Network, Read: n.Read, Write: n.Write, RunnerUser: n.RunnerUser}
 }
 
 func (s *server) Start(ctx context.Context, r *stagepb.StartRequest) (*stagepb.Started, error) {

@@ -31,7 +31,7 @@ type Plugins struct {
 func (p Plugins) command(kind plugin.Kind, typ, address string) (path string, args []string, err error) {
 	name := string(kind) + "-" + typ
 	if slices.Contains(p.Bundled, name) {
-		return "/proc/self/exe", []string{"sluice", "plugin-exec", name, address}, nil
+		return ownExecutable, []string{"sluice", "plugin-exec", name, address}, nil
 	}
 	for _, dir := range p.Path {
 		path := filepath.Join(dir, "sluice-"+name)
@@ -53,10 +53,12 @@ func (p Plugins) bundled(kind plugin.Kind, typ string) bool {
 
 // rules are those of a process that is only asked.
 func (c *Catalog) rules(kind plugin.Kind, typ string) *confine.Rules {
-	if !c.plugins.bundled(kind, typ) {
-		return nil
+	name := string(kind) + "-" + typ
+	if c.plugins.bundled(kind, typ) {
+		return bundledRules(&c.users, name, nil)
 	}
-	return bundledRules(&c.users, string(kind)+"-"+typ, nil)
+	rules, _ := vendorRules(&c.users, name, nil) // fails by the user of a grant
+	return rules
 }
 
 // types returns the types of a kind that can be started.
@@ -102,6 +104,9 @@ func NewCatalog(p Plugins, log *slog.Logger) (*Catalog, error) {
 	}
 	return &Catalog{plugins: p, spawner: s, log: log, started: map[string]*described{}}, nil
 }
+
+// Bundled implements pipeline.Catalog.
+func (c *Catalog) Bundled(kind plugin.Kind, typ string) bool { return c.plugins.bundled(kind, typ) }
 
 // Types implements pipeline.Catalog.
 func (c *Catalog) Types(kind plugin.Kind) []string { return c.plugins.types(kind) }

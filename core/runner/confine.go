@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"fmt"
 	"hash/fnv"
 	"os"
 	"os/user"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/sluice-project/sluice/core/confine"
 	"github.com/sluice-project/sluice/core/control"
+	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
 )
 
@@ -62,11 +64,58 @@ var othersExecute = sync.OnceValue(func() bool {
 })
 
 // rules are those of the stage's processes.
-func (s *stage) rules() *confine.Rules {
-	if !confined || !s.runner.options.Plugins.bundled(s.conf.Kind, s.conf.Type) {
-		return nil
+func (s *stage) rules() (*confine.Rules, error) {
+	switch {
+	case !confined:
+		return nil, nil
+	case s.runner.options.Plugins.bundled(s.conf.Kind, s.conf.Type):
+		return bundledRules(&s.runner.users, s.address, s.conf.Traits.GetNeeds()), nil
 	}
-	return bundledRules(&s.runner.users, s.address, s.conf.Traits.GetNeeds())
+	return vendorRules(&s.runner.users, s.address, s.conf.Grant)
+}
+
+// vendorRules are those of a vendor's plugin: what it is granted. Only a user of
+// its own can have a limit of threads: the kernel counts them by user. It does
+// not inherit a real-time priority, since one that spins would leave no time to
+// anybody else.
+func vendorRules(u *users, name string, g *pipeline.Grant) (*confine.Rules, error) {
+	if g == nil {
+		nothing := pipeline.DefaultGrant()
+		g = &nothing
+	}
+	r := confine.Nothing()
+	r.Strict, r.Programs, r.Ordinary = true, true, true
+	r.Capabilities, r.Network, r.Read, r.Write = g.Capabilities, g.Network, g.ReadPaths, g.Paths
+	r.Memory, r.Descriptors = uint64(g.Memory), uint64(g.Descriptors)
+	switch {
+	case g.User != "":
+		if err := namedUser(&r, g.User); err != nil {
+			return nil, err
+		}
+	case canSwitchUsers():
+		r.User = u.of(name)
+		r.Group, r.Threads = r.User, uint64(g.Threads)
+	}
+	return &r, nil
+}
+
+func namedUser(r *confine.Rules, name string) error {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return fmt.Errorf("grant: user %s: %w", name, err)
+	}
+	id, _ := strconv.Atoi(u.Uid)
+	group, _ := strconv.Atoi(u.Gid)
+	switch {
+	case id == os.Getuid() && id != 0:
+	case id == 0 || group == 0:
+		return fmt.Errorf("grant: user %s is privileged", name)
+	case !canSwitchUsers():
+		return fmt.Errorf("grant: user %s: the runner needs CAP_SETUID, CAP_SETGID, CAP_CHOWN and CAP_KILL", name)
+	default:
+		r.User, r.Group = id, group
+	}
+	return nil
 }
 
 // bundledRules are those of a bundled plugin: what it needs, and no more.

@@ -73,6 +73,9 @@ type processConfig struct {
 	level slog.Leveler
 }
 
+// ownExecutable is this process's, also when the file was replaced.
+const ownExecutable = "/proc/self/exe"
+
 // firstFile is the number that a child sees its first inherited file under:
 // behind the standard streams and the lifeline.
 const firstFile = 4
@@ -181,6 +184,7 @@ type child struct {
 	config  processConfig
 	env     []string
 	stdout  io.ReadCloser // the handshake's line
+	image   *os.File      // of a vendor's plugin: what is executed
 }
 
 func (c *child) Start(context.Context) error {
@@ -202,6 +206,7 @@ func (c *child) Start(context.Context) error {
 		return err
 	}
 	defer sockets.Close()
+	defer c.image.Close() // harmless on nil
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -258,6 +263,14 @@ func (c *child) socketDirectory(cmd *exec.Cmd) (*os.File, error) {
 	cmd.Env = append(cmd.Env, goplugin.EnvUnixSocketDir+"=/proc/self/fd/"+strconv.Itoa(rules.Directory))
 	if c.config.rules == nil {
 		return dir, nil
+	}
+	if c.config.path != ownExecutable {
+		if c.image, _, err = confine.OpenImage(c.config.path); err != nil {
+			dir.Close()
+			return nil, err
+		}
+		rules.Image = rules.Directory + 1
+		cmd.ExtraFiles = append(cmd.ExtraFiles, c.image)
 	}
 	return dir, rules.Apply(cmd)
 }

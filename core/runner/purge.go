@@ -311,10 +311,14 @@ func (s *shot) start(ctx context.Context) error {
 	if s.out != nil {
 		like.outputs = []*edge{s.out}
 	}
+	rules, err := s.rules()
+	if err != nil {
+		return err
+	}
 	files, inputs, outputs := like.descriptors()
 	s.proc, err = startProcess(ctx, r.spawner, processConfig{
 		name: s.address + " (purge)", path: path, args: args, netns: s.conf.Traits.GetNetns(), files: files,
-		log: r.log.With("stage", s.address, "purge", true), level: r.options.Level, rules: s.rules(),
+		log: r.log.With("stage", s.address, "purge", true), level: r.options.Level, rules: rules,
 	})
 	if err != nil {
 		return err

@@ -82,10 +82,14 @@ func (s *stage) launch(ctx context.Context) error {
 	if err != nil {
 		return s.failed(err)
 	}
+	rules, err := s.rules()
+	if err != nil {
+		return s.failed(err)
+	}
 	files, inputs, outputs := s.descriptors()
 	p, err := startProcess(ctx, s.runner.spawner, processConfig{
 		name: s.address, path: path, args: args, kind: s.conf.Kind, typ: s.conf.Type, netns: s.conf.Traits.GetNetns(), files: files,
-		log: s.runner.log.With("stage", s.address), level: s.runner.options.Level, rules: s.rules(),
+		log: s.runner.log.With("stage", s.address), level: s.runner.options.Level, rules: rules,
 	})
 	if err != nil {
 		return s.failed(err)

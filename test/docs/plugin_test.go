@@ -109,8 +109,10 @@ func TestPluginRuns(t *testing.T) {
 	for _, name := range []string{"sluice-filter-mark", "sluice-sink-ended"} {
 		buildPlugin(t, p, dir, name)
 	}
-	ended := filepath.Join(dir, "ended.json")
-	second := strings.Replace(p.find(t, "text", `sink "ended"`), "/var/log/flows.json", ended, 1)
+	granted := openDir(t)
+	ended := filepath.Join(granted, "ended.json")
+	second := strings.Replace(p.find(t, "text", `sink "ended"`), "/var/log/sluice/flows.json", ended, 1)
+	second = strings.Replace(second, "/var/log/sluice", granted, 1)
 	config := p.find(t, "text", `filter "mark"`)
 	config = strings.Replace(config, `"eth2"`, `"`+testbed.SyncLink+`"`, 1)
 	config = strings.TrimSuffix(strings.TrimSpace(config), "}") + second + "}\n"
@@ -205,4 +207,19 @@ func logged(path string) (n int, err error) {
 			return n, fmt.Errorf("a line about %+v", v)
 		}
 	}
+}
+
+// openDir returns a directory that every user can enter and write, as one would
+// be that belongs to a plugin's user.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sluice-granted")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
