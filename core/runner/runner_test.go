@@ -411,6 +411,7 @@ func TestEveryFlow(t *testing.T) {
 
 // runUntilKilled is the main function of a process that the next test kills.
 func runUntilKilled() {
+	scratch = filepath.Dir(os.Args[2]) // TMPDIR is the sockets' alone
 	r, err := New(Options{
 		Config:  &pipeline.Configuration{Pipelines: []*pipeline.Pipeline{{Name: "p", Stages: usual(os.Args[2], object{"busy": true})}}},
 		Plugins: Plugins{Bundled: bundledNames()},
