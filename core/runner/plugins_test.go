@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -37,6 +38,10 @@ func bundledNames() (names []string) {
 
 func TestMain(m *testing.M) {
 	confine.Main()
+	if filepath.Base(os.Args[0]) == "sluice-filter-hostile" {
+		fmt.Fprintln(os.Stderr, plugin.Serve(hostileDefinition))
+		os.Exit(1)
+	}
 	if len(os.Args) > 2 && os.Args[1] == "plugin-exec" {
 		for _, d := range testPlugins {
 			if string(d.Kind)+"-"+d.Type == os.Args[2] {
