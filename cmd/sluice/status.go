@@ -12,7 +12,8 @@ func (a *app) status() *cobra.Command {
 		Use:   "status",
 		Short: "Show the node, its pipelines and stages",
 		Long: `Show the node, its pipelines and stages: state, process, restarts, events in and out, events lost, bytes waiting in
-the input, CPU time and memory; what each stage may do; then the signals that stages raised and each stage's last replays.
+the input, CPU time and memory; what each stage may do; then the signals that stages raised and each stage's last
+replays.
 
 Numbers from 100000 on are rounded. -o json has all of them in full.`,
 		Args: takes(0, 0, ""),
