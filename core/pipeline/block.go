@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"context"
-	"errors"
 	"os"
 
 	"github.com/hashicorp/hcl/v2"
@@ -50,10 +49,11 @@ func CheckSchema(schema *stagepb.Schema) error {
 	return err
 }
 
-// CheckName says what is wrong with the name of a plugin's type.
-func CheckName(name string) error {
+// CheckName says what is wrong with the name of a plugin's type, in a sentence, or
+// "" if nothing is.
+func CheckName(name string) string {
 	if !namePattern.MatchString(name) {
-		return errors.New(nameRule)
+		return nameRule
 	}
-	return nil
+	return ""
 }

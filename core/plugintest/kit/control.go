@@ -34,8 +34,8 @@ func (s *session) handshake() error {
 		s.description = nil
 		return fmt.Errorf("it says that it is a %q: a plugin is a source, a filter, a cache or a sink", d.Kind)
 	}
-	if err := pipeline.CheckName(d.Type); err != nil {
-		return fmt.Errorf("it says that its type is %q: %w", d.Type, err)
+	if wrong := pipeline.CheckName(d.Type); wrong != "" {
+		return fmt.Errorf("it says that its type is %q. %s", d.Type, wrong)
 	}
 	if d.Summary == "" {
 		return errors.New("its description has no summary, which people read in lists of plugins")
