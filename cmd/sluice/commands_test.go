@@ -31,8 +31,9 @@ func TestTranscripts(t *testing.T) {
 		},
 		"steps.txt": {
 			"flush local peers", "flush --all", "flush --expectations local", "flush kernel", "commit", "bulk", "resync local", "request-resync", "purge",
-			"role primary", "reopen", "stop",
+			"role primary", "reload", "reopen", "stop",
 		},
+		"plan.txt":   {"plan", "plan -o json", "plan -f testdata/pipelines/good.hcl", "plan --var a=b", "plan x"},
 		"steps.json": {"flush --all -o json", "commit -o json", "role backup -o json"},
 		"graph.txt": {
 			"graph -f testdata/pipelines/good.hcl", "graph -f testdata/pipelines/good.hcl --format dot", "graph -f testdata/pipelines/bad.hcl",
@@ -46,7 +47,7 @@ func TestTranscripts(t *testing.T) {
 		"help.txt": {
 			"help", "help run", "help validate", "help fmt", "help import", "help status", "help dump", "help flush", "help commit",
 			"help bulk", "help resync", "help request-resync", "help purge", "help role", "help stop", "help version",
-			"help reopen", "help stats", "help graph", "help tap", "help top",
+			"help reopen", "help stats", "help graph", "help tap", "help top", "help reload", "help plan",
 		},
 		"complete.txt": {
 			"__complete dump ", "__complete flush ", "__complete flush local ", "__complete dump local ", "__complete tap ", "__complete resync ",

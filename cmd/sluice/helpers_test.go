@@ -121,6 +121,24 @@ func (fake) Dump(_ context.Context, r control.DumpRequest, out io.Writer) error 
 	return nil
 }
 
+func (fake) Plan(_ context.Context, configuration []byte) (*control.Plan, error) {
+	plan := &control.Plan{Stages: []control.StagePlan{
+		{Address: "local.source.netlink", Pipeline: "local", Action: control.Rewire, Reasons: []control.ReasonPlan{{Text: "it has other stages below it"}}},
+		{Address: "local.filter.basic", Pipeline: "local", Action: control.Replace, Cost: []string{"a moment"},
+			Reasons: []control.ReasonPlan{{Attribute: "protocol.accept", Old: `["tcp"]`, New: `["tcp","udp"]`}, {Attribute: "name", New: `"x"`}}},
+		{Address: "local.cache.memory", Pipeline: "local", Action: control.Keep},
+		{Address: "peers.sink.log", Pipeline: "peers", Action: control.Add},
+	}, Replays: []control.ReplayPlan{
+		{Stage: "local.source.netlink", From: "kernel", Down: true}, {Stage: "peers.cache.memory", From: "memory", Into: "peers.sink.log"},
+	}}
+	if len(configuration) > 0 { // of a file, in which the socket is another one
+		plan = &control.Plan{Stages: []control.StagePlan{{Address: "p.source.netlink", Pipeline: "p", Action: control.Keep}},
+			Settings: []control.SettingPlan{{Name: "control.path", Old: `"/a"`, New: `"/b"`, Refused: "administrators find this runner there: restart the runner for it"},
+				{Name: "log.level", Old: `"info"`, New: `"debug"`}}}
+	}
+	return plan, nil
+}
+
 func (fake) Do(_ context.Context, r control.Request, report func(control.Step)) error {
 	if r.Expectations {
 		report(control.Step{Name: "expectations"})

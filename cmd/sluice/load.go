@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
@@ -52,6 +54,34 @@ func (c *configuration) load(ctx context.Context, log *slog.Logger) (*pipeline.C
 			return catalog, err
 		},
 	})
+}
+
+// maxFaults bounds how many faults of a configuration an error tells.
+const maxFaults = 10
+
+// loadAgain is load for a runner that runs: what is wrong is one error, of one
+// line, that says where.
+func (c *configuration) loadAgain(ctx context.Context) (*pipeline.Configuration, error) {
+	conf, files, diags := c.load(ctx, slog.New(slog.DiscardHandler))
+	if conf != nil {
+		return conf, nil
+	}
+	var faults []string
+	for _, d := range pipeline.Judge(files, diags).Diagnostics {
+		if d.Severity != "error" {
+			continue
+		}
+		if len(faults) == maxFaults {
+			faults = append(faults, "and more: `sluice validate` shows all")
+			break
+		}
+		fault := d.Summary + ": " + d.Detail
+		if d.File != "" {
+			fault = fmt.Sprintf("%s:%d,%d: %s", d.File, d.Line, d.Column, fault)
+		}
+		faults = append(faults, strings.Join(strings.Fields(fault), " "))
+	}
+	return nil, errors.New(strings.Join(faults, "; "))
 }
 
 func pluginsOf(r pipeline.Runner) runner.Plugins {

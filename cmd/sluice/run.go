@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-project/sluice/cmd/sluice/internal/lockfile"
 	"github.com/sluice-project/sluice/cmd/sluice/internal/logging"
+	"github.com/sluice-project/sluice/cmd/sluice/internal/service"
 	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/core/runner"
@@ -27,8 +28,9 @@ func (a *app) run() *cobra.Command {
 		Short: "Run pipelines in the foreground",
 		Long: `Run pipelines in the foreground until they are told to end.
 
-Signals: TERM and INT drain the pipelines and end the runner, a second one ends it at once; USR1 opens log
-files again, those of stages included. Started by systemd (Type=notify) it reports when it is ready.`,
+Signals: TERM and INT drain the pipelines and end the runner, a second one ends it at once; HUP reads the
+configuration again and goes over to it, as sluice reload does; USR1 opens log files again, those of stages included.
+Started by systemd (Type=notify) it reports when it is ready.`,
 		Example: `  sluice run -f /etc/sluice`,
 		Args:    takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,7 +50,7 @@ func (a *app) runPipelines(ctx context.Context, c configuration) error {
 	if err != nil {
 		return err
 	}
-	return a.runLoaded(ctx, conf, manner{stderr: a.stderr, lock: lockRunner})
+	return a.runLoaded(ctx, conf, manner{stderr: a.stderr, lock: lockRunner, load: c.loadAgain})
 }
 
 // A manner is what the two commands that run pipelines do differently.
@@ -57,6 +59,9 @@ type manner struct {
 	lock   func(path string) (release func(), err error)
 	notes  []note // to be logged at the start
 	ready  func() // called once all stages run; nil: nothing is to be done
+
+	// load reads the configuration again, for a reload; nil: there is none.
+	load func(context.Context) (*pipeline.Configuration, error)
 }
 
 // A note is something to know about a configuration that was converted.
@@ -97,9 +102,11 @@ func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m man
 		return err
 	}
 	defer listener.Close()
+	manager := service.New(log.Logger)
 	r, err := runner.New(runner.Options{
-		Config: conf, Plugins: pluginsOf(conf.Runner), Version: thisBuild().Version, Log: log.Logger, Level: log.Level, Reopen: log.Reopen,
-		RoleFile: socket.Path + ".role",
+		Config: conf, Plugins: pluginsOf(conf.Runner), Version: thisBuild().Version, Log: log.Logger, Level: &log.Level, Reopen: log.Reopen,
+		RoleFile: socket.Path + ".role", Load: m.load, Reloading: tellReload(manager),
+		Reconfigure: func(next pipeline.Runner) (func(), error) { return log.Reconfigure(next.Log) },
 	})
 	if err != nil {
 		return err
@@ -109,7 +116,7 @@ func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m man
 		log.Log(ctx, note.level, note.text)
 	}
 	signals.runs(r, listener, log)
-	tells, err := newTeller(r, conf.Runner.TrackFile, log)
+	tells, err := newTeller(r, manager, conf.Runner.TrackFile, log)
 	if err != nil {
 		return err
 	}
@@ -163,4 +170,12 @@ func serveAndRun(ctx context.Context, stop context.CancelCauseFunc, r *runner.Ru
 		log.Warn("control requests cut off", "error", err)
 	}
 	return err
+}
+
+// tellReload keeps the service manager waiting while a reload runs.
+func tellReload(manager *service.Manager) func() (ended func()) {
+	return func() func() {
+		manager.Reloading()
+		return func() { manager.Ready("the configuration was loaded") }
+	}
 }

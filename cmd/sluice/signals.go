@@ -73,7 +73,9 @@ func (s *signals) watch() {
 				go s.runner.Reopen(context.Background())
 			}
 		case unix.SIGHUP:
-			log.Warn("HUP ignored: this version can't load another configuration while it runs; restart it")
+			if s.runner != nil {
+				go func(r *runner.Runner) { _ = r.Reload(context.Background()) }(s.runner) // it logs how it ended
+			}
 		default:
 			if stopping {
 				log.Warn("ends without draining", "signal", one)

@@ -25,8 +25,8 @@ type teller struct {
 	ended   chan struct{}   // closed when keep has returned
 }
 
-func newTeller(r *runner.Runner, trackFile string, log *logging.Log) (*teller, error) {
-	t := &teller{runner: r, service: service.New(log.Logger), ended: make(chan struct{})}
+func newTeller(r *runner.Runner, manager *service.Manager, trackFile string, log *logging.Log) (*teller, error) {
+	t := &teller{runner: r, service: manager, ended: make(chan struct{})}
 	if trackFile != "" {
 		file, err := trackfile.Open(trackFile, log.Logger)
 		if err != nil {

@@ -16,13 +16,18 @@ type Backend interface {
 	// names to out: lines of text, or one JSON object a line.
 	Dump(ctx context.Context, r DumpRequest, out io.Writer) error
 
+	// Plan says what a reload would do: of the configuration that the runner was
+	// started with, read again, or of another one, checked, as the caller's side
+	// has encoded it.
+	Plan(ctx context.Context, configuration []byte) (*Plan, error)
+
 	// Do carries out one of Commands and calls report for each step as it
 	// ends. The error says why the command failed.
 	Do(ctx context.Context, r Request, report func(Step)) error
 }
 
 // Commands are the names that Backend.Do takes.
-var Commands = []string{"flush", "commit", "bulk", "resync", "request-resync", "purge", "role", "reopen", "stop"}
+var Commands = []string{"flush", "commit", "bulk", "resync", "request-resync", "purge", "role", "reload", "reopen", "stop"}
 
 // A Request asks for a command.
 type Request struct {
@@ -78,6 +83,7 @@ type Status struct {
 	Started   time.Time        `json:"started"`
 	Role      string           `json:"role"` // the last one given: primary, backup, fault, or ""
 	Purge     *time.Time       `json:"purge,omitempty"`
+	Reload    *ReloadStatus    `json:"reload,omitempty"`    // the last one
 	Scheduler string           `json:"scheduler,omitempty"` // of the runner and its stages, as in "rr 50" or "nice -5"
 	Pipelines []PipelineStatus `json:"pipelines"`
 	Signals   []SignalStatus   `json:"signals"`

@@ -87,6 +87,20 @@ func (c *Client) Dump(ctx context.Context, r DumpRequest, out io.Writer) error {
 	return nil
 }
 
+// Plan returns what a reload would do: see Backend.
+func (c *Client) Plan(ctx context.Context, configuration []byte) (*Plan, error) {
+	answer, err := c.send(ctx, http.MethodPost, pathPlan, bytes.NewReader(configuration))
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	plan := &Plan{}
+	if err := json.NewDecoder(answer.Body).Decode(plan); err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	return plan, nil
+}
+
 // writer remembers which side of a copy failed.
 type writer struct {
 	w   io.Writer

@@ -22,12 +22,17 @@ type fake struct {
 	status func(context.Context) (*Status, error)
 	dump   func(context.Context, DumpRequest, io.Writer) error
 	do     func(context.Context, Request, func(Step)) error
+	plan   func([]byte) (*Plan, error)
 }
 
 func (f *fake) Status(ctx context.Context) (*Status, error) { return f.status(ctx) }
 
 func (f *fake) Dump(ctx context.Context, r DumpRequest, out io.Writer) error {
 	return f.dump(ctx, r, out)
+}
+
+func (f *fake) Plan(_ context.Context, configuration []byte) (*Plan, error) {
+	return f.plan(configuration)
 }
 
 func (f *fake) Do(ctx context.Context, r Request, report func(Step)) error {
@@ -506,5 +511,29 @@ func TestTap(t *testing.T) {
 		if err := <-c; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestPlan(t *testing.T) {
+	want := &Plan{Stages: []StagePlan{{Address: "p.filter.basic", Pipeline: "p", Action: Replace, Reasons: []ReasonPlan{{Attribute: "limit", Old: "1", New: "2"}}}}}
+	b := &fake{plan: func(configuration []byte) (*Plan, error) {
+		if len(configuration) == 0 {
+			return nil, errors.New("nothing to compare")
+		}
+		return want, nil
+	}}
+	socket, _ := serve(t, b)
+	got, err := NewClient(socket).Plan(t.Context(), []byte("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if !got.Changes() || got.Refused() != nil {
+		t.Error("it has a change, and nothing that is refused")
+	}
+	if _, err := NewClient(socket).Plan(t.Context(), nil); err == nil || err.Error() != "nothing to compare" {
+		t.Errorf("got %v", err)
 	}
 }

@@ -16,6 +16,7 @@ const (
 	pathDump   = "/v1/dump"
 	pathTap    = "/v1/tap"
 	pathDo     = "/v1/do"
+	pathPlan   = "/v1/plan"
 
 	// trailerError carries what ended a dump whose first lines were sent. A
 	// dump that ended well has it too, and empty: without it the answer was
@@ -31,6 +32,7 @@ const (
 const (
 	maxHeader  = 16 << 10 // bytes
 	maxBody    = 64 << 10 // bytes, of a Request
+	maxConfig  = 16 << 20 // bytes, of a configuration to be compared
 	maxError   = 64 << 10 // bytes, of an answer that is no 200
 	maxReaders = 16       // status and dump requests at a time
 	maxTaps    = 8        // at a time: they last

@@ -45,6 +45,7 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	mux.HandleFunc("GET "+pathStatus, limited(s.readers, s.status))
 	mux.HandleFunc("GET "+pathDump, limited(s.readers, s.dump))
 	mux.HandleFunc("GET "+pathTap, limited(s.taps, s.tap))
+	mux.HandleFunc("POST "+pathPlan, limited(s.readers, s.plan))
 	mux.HandleFunc("POST "+pathDo, limited(s.actors, s.do))
 	s.http = &http.Server{
 		Handler:           mux,
@@ -113,6 +114,24 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	if err := json.NewEncoder(timed(w)).Encode(status); err != nil {
 		s.log.Debug("control: status not sent", "error", err)
 	}
+}
+
+func (s *Server) plan(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(readTimeout))
+	configuration, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxConfig))
+	_ = control.SetReadDeadline(time.Time{}) // one that passes would end the request's context
+	if err != nil {
+		refuse(w, http.StatusBadRequest, fmt.Errorf("request: %w", err))
+		return
+	}
+	plan, err := s.backend.Plan(r.Context(), configuration)
+	if err != nil {
+		refuse(w, statusOf(err), err)
+		return
+	}
+	w.Header().Set("Content-Type", typeJSON)
+	_ = json.NewEncoder(timed(w)).Encode(plan) // the caller has gone away
 }
 
 func (s *Server) dump(w http.ResponseWriter, r *http.Request) {

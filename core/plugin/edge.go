@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 type input struct {
 	fd   int
 	loop wait.Loop
+	wake int // an eventfd that ends await; -1 if there is none
 	buf  []byte
 }
 
@@ -29,15 +31,21 @@ func newInput(fd int) (*input, error) {
 		return nil, fmt.Errorf("prepare edge: %w", err)
 	}
 	// One byte more than a batch, so that a longer packet shows.
-	return &input{fd: fd, buf: make([]byte, flow.MaxBatch+1)}, nil
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		wake = -1 // poll(2) passes it over
+	}
+	return &input{fd: fd, wake: wake, buf: make([]byte, flow.MaxBatch+1)}, nil
 }
 
-// read returns the next packet, valid until the next read, or io.EOF when the
-// runner shut the edge down.
+// read returns the next packet, valid until the next read, errQuiet if none comes
+// for a moment, or io.EOF when the runner shut the edge down.
 func (in *input) read() ([]byte, error) {
 	for {
 		switch n, err := in.loop.Packet(in.fd, in.buf); {
-		case err == unix.EINTR || err == unix.EAGAIN:
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return nil, errQuiet
 		case err != nil:
 			return nil, fmt.Errorf("read edge: %w", err)
 		case n == 0:
@@ -48,6 +56,25 @@ func (in *input) read() ([]byte, error) {
 	}
 }
 
+// errQuiet says that nothing came for a moment.
+var errQuiet = errors.New("the edge is quiet")
+
+// stir ends await.
+func (in *input) stir() {
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = unix.Write(in.wake, one[:])
+}
+
+// await blocks until there is something to read, however long it takes, or stir
+// is called.
+func (in *input) await() error {
+	if err := in.loop.Await([]unix.PollFd{{Fd: int32(in.fd), Events: unix.POLLIN}, {Fd: int32(in.wake), Events: unix.POLLIN}}); err != nil {
+		return fmt.Errorf("await edge: %w", err)
+	}
+	return nil
+}
+
 // An Output takes a stage's batches to the stages below it. Its methods may be
 // called from any goroutine.
 //
@@ -55,33 +82,48 @@ func (in *input) read() ([]byte, error) {
 // several (fan-out) a full edge is marked behind and what is meant for it is
 // dropped and counted, so that it does not hold up the others; when it takes
 // data again the runner is told and has the flows replayed into it alone.
+//
+// The runner may pause it and give it other edges: what is being sent then waits
+// and goes to those.
 type Output struct {
 	mu         sync.Mutex
-	edges      []*edge
 	generation uint32
 	host       *host
+
+	gate  sync.Mutex // held while a packet is handed to the kernel, which takes no time, and during a pause
+	edges []*edge    // changed with the gate held
 
 	batches, events, bytes, dropped, beats atomic.Uint64
 	sending                                atomic.Bool
 	taps                                   taps
 }
 
+// An edge is the writing end of one. All but fd is guarded by the output's gate.
 type edge struct {
 	fd     int
 	number uint32 // from 1; 0 if it is the only one
 	behind bool
+	users  int  // that wait for room, without the gate
+	gone   bool // it is to be closed when nobody uses it
 }
 
 func newOutput(fds []uint32, generation uint32, h *host) *Output {
 	o := &Output{generation: generation, host: h}
-	for i, fd := range fds {
-		e := &edge{fd: int(fd)}
-		if len(fds) > 1 {
+	for _, fd := range fds {
+		o.edges = append(o.edges, &edge{fd: int(fd)})
+	}
+	o.number()
+	return o
+}
+
+// number numbers the edges in their order.
+func (o *Output) number() {
+	for i, e := range o.edges {
+		e.number = 0
+		if len(o.edges) > 1 {
 			e.number = uint32(i + 1)
 		}
-		o.edges = append(o.edges, e)
 	}
-	return o
 }
 
 // Send sends the batch that b holds, if it holds any record, and blocks while
@@ -129,17 +171,10 @@ func (o *Output) send(b *flow.Builder, flags int) (sent bool, err error) {
 	}
 	p := b.Bytes()
 	binary.LittleEndian.PutUint32(p[4:], o.generation)
-	if len(o.edges) == 1 {
-		o.sending.Store(true)
-		err = sendPacket(o.edges[0].fd, p, flags)
-		o.sending.Store(false)
-		if err == unix.EAGAIN {
-			return false, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("write edge: %w", err)
-		}
-	} else if err = o.fanOut(p, b.Len()); err != nil {
+	o.sending.Store(true)
+	sent, err = o.pass(p, b.Len(), flags)
+	o.sending.Store(false)
+	if err != nil || !sent {
 		return false, err
 	}
 	o.batches.Add(1)
@@ -149,7 +184,96 @@ func (o *Output) send(b *flow.Builder, flags int) (sent bool, err error) {
 	return true, nil
 }
 
-// fanOut sends p to the edge that it names, or to all.
+// pass hands p to the edges. It holds the gate at no wait, so that a pause begins
+// at once; what waited goes on with whatever edges there are then.
+func (o *Output) pass(p []byte, events, flags int) (sent bool, err error) {
+	for {
+		if !o.enter(flags) {
+			return false, nil
+		}
+		if len(o.edges) != 1 {
+			err := o.fanOut(p, events)
+			o.gate.Unlock()
+			return err == nil, err
+		}
+		e := o.edges[0]
+		err := sendPacket(e.fd, p, unix.MSG_DONTWAIT)
+		if err != unix.EAGAIN || flags&unix.MSG_DONTWAIT != 0 {
+			o.gate.Unlock()
+			if err == unix.EAGAIN {
+				return false, nil
+			}
+			if err != nil {
+				return false, fmt.Errorf("write edge: %w", err)
+			}
+			return true, nil
+		}
+		e.users++
+		o.gate.Unlock()
+		_, err = awaitWritable(e.fd)
+		o.leave(e)
+		if err != nil {
+			return false, err
+		}
+	}
+}
+
+// enter takes the gate; a caller that must not wait does not get it during a pause.
+func (o *Output) enter(flags int) bool {
+	if flags&unix.MSG_DONTWAIT != 0 {
+		return o.gate.TryLock()
+	}
+	o.gate.Lock()
+	return true
+}
+
+// leave ends the use of an edge.
+func (o *Output) leave(e *edge) {
+	o.gate.Lock()
+	defer o.gate.Unlock()
+	e.users--
+	e.closeIfUnused()
+}
+
+func (e *edge) closeIfUnused() {
+	if e.gone && e.users == 0 {
+		unix.Close(e.fd)
+	}
+}
+
+// pause holds all packets up until resume.
+func (o *Output) pause()  { o.gate.Lock() }
+func (o *Output) resume() { o.gate.Unlock() }
+
+// rewire gives a paused output other edges: present ones by number, from 1, and
+// for each 0 one of the descriptors.
+func (o *Output) rewire(outputs []uint32, fds []int) error {
+	var edges []*edge
+	for _, number := range outputs {
+		switch {
+		case number == 0 && len(fds) > 0:
+			edges, fds = append(edges, &edge{fd: fds[0]}), fds[1:]
+		case number > 0 && int(number) <= len(o.edges) && !slices.Contains(edges, o.edges[number-1]):
+			edges = append(edges, o.edges[number-1])
+		default:
+			return fmt.Errorf("rewire: there is no edge for %v", outputs)
+		}
+	}
+	if len(fds) > 0 || len(edges) == 0 {
+		return fmt.Errorf("rewire: %d descriptors too many for %v", len(fds), outputs)
+	}
+	for _, e := range o.edges {
+		if !slices.Contains(edges, e) {
+			e.gone = true
+			e.closeIfUnused()
+		}
+	}
+	o.edges = edges
+	o.number()
+	return nil
+}
+
+// fanOut sends p to the edge that it names, or to all. The caller holds the gate.
 func (o *Output) fanOut(p []byte, events int) error {
 	only := uint32(binary.LittleEndian.Uint16(p[24:]))
 	for _, e := range o.edges {
@@ -165,6 +289,7 @@ func (o *Output) fanOut(p []byte, events int) error {
 		case unix.EAGAIN:
 			e.behind = true
 			o.dropped.Add(uint64(events))
+			e.users++
 			go o.awaitRoom(e)
 		default:
 			return fmt.Errorf("write edge %d: %w", e.number, err)
@@ -173,66 +298,87 @@ func (o *Output) fanOut(p []byte, events int) error {
 	return nil
 }
 
-// awaitRoom waits until an edge that is behind takes data again.
+// awaitRoom waits until an edge that is behind takes data again, or is gone.
 func (o *Output) awaitRoom(e *edge) {
-	if err := awaitWritable(context.Background(), e.fd); err != nil {
-		return // the edge is gone, and with it the process
+	defer o.leave(e)
+	for {
+		room, err := awaitWritable(e.fd)
+		if err != nil {
+			return // the edge is gone, and with it the process
+		}
+		o.gate.Lock()
+		gone, number := e.gone, e.number
+		e.behind = e.behind && !room
+		o.gate.Unlock()
+		switch {
+		case gone:
+			return
+		case room:
+			o.host.signalEdge(number)
+			return
+		}
 	}
-	o.mu.Lock()
-	e.behind = false
-	o.mu.Unlock()
-	o.host.signalEdge(e.number)
 }
 
 // AwaitRoom blocks until the edge numbered so takes data, or ctx ends; for 0
 // until all do that are not behind already. A replay waits here, before it locks
 // anything, so that it never makes live data wait for room. One into all edges
 // has the pace of the slowest: it would overrun it, be broken off, and never end.
+// Where there is one edge only it is the way to whatever edge further down is
+// meant.
 func (o *Output) AwaitRoom(ctx context.Context, number uint16) error {
-	found := false
-	for _, e := range o.edges {
-		if number != 0 && uint32(number) != e.number {
-			continue
+	edges := o.use(uint32(number))
+	defer func() {
+		for _, e := range edges {
+			o.leave(e)
 		}
-		found = true
-		if number == 0 && o.isBehind(e) {
-			continue
-		}
-		if err := awaitWritable(ctx, e.fd); err != nil {
-			return err
-		}
-	}
-	if !found {
+	}()
+	if len(edges) == 0 && number != 0 {
 		return fmt.Errorf("no edge %d", number)
 	}
-	return ctx.Err()
-}
-
-func (o *Output) isBehind(e *edge) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return e.behind
-}
-
-// pollInterval bounds how long a wait for room outlives its context.
-const pollInterval = 200 * time.Millisecond
-
-func awaitWritable(ctx context.Context, fd int) error {
-	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	for ctx.Err() == nil {
-		n, err := unix.Poll(poll, int(pollInterval.Milliseconds()))
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return fmt.Errorf("await room: %w", err)
-		case n == 0:
-		case poll[0].Revents&unix.POLLOUT == 0:
-			return errors.New("await room: the edge is closed")
-		default:
-			return nil
+	for _, e := range edges {
+		for room := false; !room; {
+			var err error
+			if room, err = awaitWritable(e.fd); err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return ctx.Err()
+}
+
+// use returns the edges that a replay into a number waits for, each to be left.
+func (o *Output) use(number uint32) (edges []*edge) {
+	o.gate.Lock()
+	defer o.gate.Unlock()
+	for _, e := range o.edges {
+		if len(o.edges) == 1 || number == e.number || number == 0 && !e.behind {
+			e.users++
+			edges = append(edges, e)
+		}
+	}
+	return edges
+}
+
+// pollInterval bounds how long a wait for room outlives its reason.
+const pollInterval = 200 * time.Millisecond
+
+// awaitWritable waits a while for room and says whether there is some.
+func awaitWritable(fd int) (room bool, err error) {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	n, err := unix.Poll(poll, int(pollInterval.Milliseconds()))
+	switch {
+	case err == unix.EINTR, err == nil && n == 0:
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("await room: %w", err)
+	case poll[0].Revents&unix.POLLOUT == 0:
+		return false, errors.New("await room: the edge is closed")
+	}
+	return true, nil
 }
 
 func sendPacket(fd int, p []byte, flags int) error {

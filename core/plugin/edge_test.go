@@ -10,6 +10,19 @@ import (
 	"github.com/sluice-project/sluice/core/flow"
 )
 
+// readNext reads a packet, however long it takes.
+func readNext(in *input) ([]byte, error) {
+	for {
+		packet, err := in.read()
+		if err != errQuiet {
+			return packet, err
+		}
+		if err := in.await(); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // A stage that waits for batches must not keep the garbage collector waiting
 // until one comes: it stops all goroutines, and one is in a read that the
 // runtime does not know of.
@@ -22,12 +35,12 @@ func TestWaitForABatchDoesNotHoldUpTheCollector(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		for range 200 {
-			if _, err := in.read(); err != nil {
+			if _, err := readNext(in); err != nil {
 				done <- err
 				return
 			}
 		}
-		_, err := in.read() // nothing comes any more
+		_, err := readNext(in) // nothing comes any more
 		done <- err
 	}()
 	for range 200 { // one after another, so that the reader is mostly in a raw read

@@ -243,6 +243,15 @@ type Traits struct {
 	// Needs is what the stage, configured like this, can't do without. The zero
 	// value is a stage that takes batches and makes batches.
 	Needs Needs
+
+	// Exclusive: what the stage opens can't be opened while another process has
+	// it, as a port that it listens on. When its configuration changes the new
+	// process is started after the old one has ended, rather than beside it.
+	Exclusive bool
+
+	// Screened: a source that uses Start.Screens. It is started anew when the
+	// filters below it change what they screen.
+	Screened bool
 }
 
 // Needs are what a stage must be allowed to do beyond computing, and talking to

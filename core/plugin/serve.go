@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -58,6 +59,9 @@ func Serve(d Definition) error {
 	// a stage ends by the end of its input.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	watchLifeline(os.Getenv(EnvLifeline))
+	if fd, err := strconv.Atoi(os.Getenv(EnvHandover)); err == nil {
+		unix.CloseOnExec(fd)
+	}
 
 	runtime.GOMAXPROCS(max(d.Parallel, 1))
 
@@ -84,10 +88,12 @@ func keepStderr() func() {
 
 // logHandler writes JSON lines, which the runner reads from standard error.
 func logHandler(stderr *os.File) slog.Handler {
-	level := slog.LevelInfo
-	_ = level.UnmarshalText([]byte(os.Getenv(EnvLogLevel))) // unset: info
-	return slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level})
+	_ = logLevel.UnmarshalText([]byte(os.Getenv(EnvLogLevel))) // unset: info
+	return slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: &logLevel})
 }
+
+// logLevel is the least severe level worth writing: the runner may change it.
+var logLevel slog.LevelVar
 
 // watchLifeline ends the process when the runner's end of the pipe closes. The
 // kernel's parent-death signal does the same sooner, but not for processes

@@ -29,6 +29,10 @@ type server struct {
 	config any    // the last configuration that had nothing wrong
 	stage  *stage // once started
 	drain  context.CancelFunc
+	begin  func() // begins to move data; nil once it was called
+
+	control sync.Mutex // one of Pause, Resume, Rewire and Drain at a time
+	paused  struct{ input, output bool }
 }
 
 func newServer(d Definition, logger *slog.Logger) *server {
@@ -85,7 +89,7 @@ func Configure(d Definition, json []byte) (config any, reply *stagepb.Configured
 	if t, ok := config.(Traiter); ok && len(reply.Diagnostics) == 0 {
 		reply.Traits = traitsMessage(t.Traits())
 	} else {
-		reply.Traits = &stagepb.Traits{}
+		reply.Traits = &stagepb.Traits{Handover: true}
 	}
 	return config, reply
 }
@@ -107,8 +111,8 @@ func traitsMessage(t Traits) *stagepb.Traits {
 	return &stagepb.Traits{
 		Commands: t.Commands, Netns: t.NetNS, Hold: t.Hold, Link: t.Link, RequestResync: t.RequestResync,
 		Kernel: t.Kernel, Scope: t.Scope, PurgeAfter: t.PurgeAfter, EveryFlow: t.EveryFlow,
-		Screen: screenMessage(t.Screen),
-		Needs:  needsMessage(t.Needs),
+		Screen: screenMessage(t.Screen), Exclusive: t.Exclusive, Screened: t.Screened, Handover: true,
+		Needs: needsMessage(t.Needs),
 	}
 }
 
@@ -132,7 +136,11 @@ func (s *server) Start(ctx context.Context, r *stagepb.StartRequest) (*stagepb.S
 	s.stage = stage
 	dataCtx, drain := context.WithCancel(context.Background())
 	s.drain = drain
-	go s.run(dataCtx, stage)
+	s.begin = func() { go s.run(dataCtx, stage) }
+	if !r.Paused {
+		s.begin()
+		s.begin = nil
+	}
 	return &stagepb.Started{}, nil
 }
 
@@ -215,14 +223,6 @@ func (s *server) Replay(_ context.Context, r *stagepb.ReplayRequest) (*stagepb.E
 	if err != nil {
 		return nil, status.Error(codes.Unimplemented, err.Error())
 	}
-	return &stagepb.Empty{}, nil
-}
-
-func (s *server) Drain(context.Context, *stagepb.Empty) (*stagepb.Empty, error) {
-	if _, err := s.started(); err != nil {
-		return nil, err
-	}
-	s.drain()
 	return &stagepb.Empty{}, nil
 }
 

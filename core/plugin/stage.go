@@ -26,6 +26,9 @@ type stage struct {
 	refused                                 *rate.Limiter // lines about them
 	taps                                    taps          // of what enters
 
+	turn   sync.Mutex  // held while a batch is read and worked on, and during a pause of the input
+	ending atomic.Bool // it reads no more: see drain
+
 	mu     sync.Mutex
 	cancel context.CancelFunc // of the running replay
 	ended  chan struct{}      // closed when it has returned
@@ -52,29 +55,47 @@ func (s *stage) run(ctx context.Context) error {
 // it leaves, or by the next one.
 func (s *stage) loop(apply func(*flow.Batch) error) error {
 	for {
-		packet, err := s.in.read()
-		if errors.Is(err, io.EOF) {
-			return nil
+		err := s.next(apply)
+		if err == errQuiet {
+			err = s.in.await()
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
 			return err
 		}
-		s.working.Store(true)
-		b, err := flow.DecodeBatch(packet)
-		if err != nil {
-			s.refuse(err)
-			s.host.Signal(SignalGap, "a batch was malformed")
-		} else {
-			s.taps.pass(packet, int(b.Count))
-			if err := apply(&b); err != nil {
-				return err
-			}
-		}
-		s.bytesIn.Add(uint64(len(packet)))
-		s.eventsIn.Add(uint64(b.Count))
-		s.batchesIn.Add(1) // last: the runner reads it as "all this is done"
-		s.working.Store(false)
 	}
+}
+
+// next reads a batch, if one comes soon, and works on it. io.EOF says that there
+// will be no more.
+func (s *stage) next(apply func(*flow.Batch) error) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if s.ending.Load() {
+		return io.EOF
+	}
+	packet, err := s.in.read()
+	if err != nil {
+		return err
+	}
+	s.working.Store(true)
+	b, err := flow.DecodeBatch(packet)
+	if err != nil {
+		s.refuse(err)
+		s.host.Signal(SignalGap, "a batch was malformed")
+	} else {
+		s.taps.pass(packet, int(b.Count))
+		if err := apply(&b); err != nil {
+			return err
+		}
+	}
+	s.bytesIn.Add(uint64(len(packet)))
+	s.eventsIn.Add(uint64(b.Count))
+	s.batchesIn.Add(1) // last: the runner reads it as "all this is done"
+	s.working.Store(false)
+	return nil
 }
 
 // refuseRate bounds the lines about batches that are refused, against a neighbour

@@ -84,9 +84,9 @@ func TestClaims(t *testing.T) {
 		}
 		stages = append(stages, stageOf(plugin.KindSink, "lines", object{}, c.sink))
 		r := newRunner(t, stages)
-		r.pipelines[0].kernelSink = c.through
+		r.graph().pipelines[0].kernelSink = c.through
 		r.role.setCarries(c.carries)
-		if got := r.stages[c.replaying].claims(&replay{flags: c.flags}); got != c.wantedFlag {
+		if got := r.graph().stages[c.replaying].claims(&replay{flags: c.flags}); got != c.wantedFlag {
 			t.Errorf("case %d: flags %d, not %d", i, got, c.wantedFlag)
 		}
 		r.close()

@@ -32,16 +32,18 @@ func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.
 		if r.purges.cancel() { // it would delete what is committed now
 			do.report(control.Step{Name: "purge called off"})
 		}
+		r.takeovers.RLock()
+		defer r.takeovers.RUnlock()
 		r.role.setCarries(true)
 		r.keepRole()
 		return r.onStages(do, q, isHoldCache, "a cache with hold = true", r.commit)
 	case "bulk":
 		return r.onStages(do, q, r.sendsBulk, "a cache above a sink that sends to peers", func(do steps, s *stage) error {
-			return do.replay("bulk", s, 0, 0)
+			return do.replay("bulk", s, nil, 0)
 		})
 	case "resync":
 		return r.onStages(do, q, readsKernel, "a source that reads the kernel", func(do steps, s *stage) error {
-			return do.replay("resync", s, 0, 0)
+			return do.replay("resync", s, nil, 0)
 		})
 	case "request-resync":
 		ask := requestResync
@@ -63,6 +65,8 @@ func (r *Runner) Do(ctx context.Context, q control.Request, report func(control.
 		return r.changeRole(do, q)
 	case "reopen":
 		return r.reopen(do)
+	case "reload":
+		return r.reload(do)
 	case "stop":
 		return do.step("stop", "", func() ([]control.Count, error) { return nil, r.Stop(ctx) })
 	}
@@ -97,34 +101,34 @@ func (d steps) noted(name, where string, f func() ([]control.Count, string, erro
 }
 
 // replay asks s for a replay and waits for it.
-func (d steps) replay(name string, s *stage, edge uint16, flags flow.SyncFlags) error {
+func (d steps) replay(name string, s *stage, into *stage, flags flow.SyncFlags) error {
 	return d.step(name, s.address, func() ([]control.Count, error) {
-		return s.replays.request(edge, flags, name, false).wait(d.ctx)
+		return s.replays.request(into, flags, name, false).wait(d.ctx)
 	})
 }
 
 // What a stage must be for a command to concern it.
-func isCache(s *stage) bool     { return s.conf.Kind == plugin.KindCache }
-func isHoldCache(s *stage) bool { return isCache(s) && s.conf.Traits.GetHold() }
+func isCache(s *stage) bool     { return s.conf().Kind == plugin.KindCache }
+func isHoldCache(s *stage) bool { return isCache(s) && s.conf().Traits.GetHold() }
 func hearsPeers(s *stage) bool {
-	return s.conf.Kind == plugin.KindSource && s.conf.Traits.GetLink() != ""
+	return s.conf().Kind == plugin.KindSource && s.conf().Traits.GetLink() != ""
 }
 func readsKernel(s *stage) bool {
-	return s.conf.Kind == plugin.KindSource && s.conf.Traits.GetLink() == ""
+	return s.conf().Kind == plugin.KindSource && s.conf().Traits.GetLink() == ""
 }
 func purges(s *stage) bool {
-	return s.conf.Kind == plugin.KindSink && s.conf.Traits.GetScope() != ""
+	return s.conf().Kind == plugin.KindSink && s.conf().Traits.GetScope() != ""
 }
 
 func sendsToPeers(s *stage) bool {
-	return s.conf.Kind == plugin.KindSink && s.conf.Traits.GetLink() != ""
+	return s.conf().Kind == plugin.KindSink && s.conf().Traits.GetLink() != ""
 }
 
 // sendsBulk says whether s is what replays into a sink with a link.
 func (r *Runner) sendsBulk(s *stage) bool {
-	return slices.ContainsFunc(r.stages, func(sink *stage) bool {
+	return slices.ContainsFunc(r.graph().stages, func(sink *stage) bool {
 		return sendsToPeers(sink) && sink.replayerAbove() == s &&
-			!s.conf.Traits.GetHold()
+			!s.conf().Traits.GetHold()
 	})
 }
 
@@ -143,7 +147,7 @@ func (r *Runner) onStages(do steps, q control.Request, concerns func(*stage) boo
 }
 
 func (r *Runner) targets(names []string, concerns func(*stage) bool, what string) ([]*stage, error) {
-	candidates := r.stages
+	candidates := r.graph().stages
 	if len(names) > 0 {
 		candidates = nil
 		for _, name := range names {
@@ -179,7 +183,7 @@ func (r *Runner) commit(do steps, cache *stage) error {
 	if err := r.settle(do, cache); err != nil {
 		r.log.Warn("commit goes on with what the cache holds", "stage", cache.address, "error", err)
 	}
-	return do.replay("commit", cache, 0, flow.SyncCommit)
+	return do.replay("commit", cache, nil, flow.SyncCommit)
 }
 
 // settleTimeout bounds how long a takeover waits for messages in flight.
@@ -189,12 +193,12 @@ const settleTimeout = 3 * time.Second
 func (r *Runner) settle(do steps, cache *stage) error {
 	ctx, cancel := context.WithTimeout(do.ctx, settleTimeout)
 	defer cancel()
-	return steps{ctx, do.report}.replay("settle", cache.line.stages[0], 0, flow.SyncKeep)
+	return steps{ctx, do.report}.replay("settle", cache.line().stages[0], nil, flow.SyncKeep)
 }
 
 func requestResync(do steps, source *stage) error {
 	return do.noted("request-resync", source.address, func() ([]control.Count, string, error) {
-		return source.replays.request(0, 0, "request-resync", false).noted(do.ctx)
+		return source.replays.request(nil, 0, "request-resync", false).noted(do.ctx)
 	})
 }
 
@@ -202,7 +206,7 @@ func requestResync(do steps, source *stage) error {
 // failure that none can be reached: that is said, and made up for later.
 func (d steps) ifReached(name string, s *stage, flags flow.SyncFlags) error {
 	return d.noted(name, s.address, func() ([]control.Count, string, error) {
-		counts, note, err := s.replays.request(0, flags, name, false).noted(d.ctx)
+		counts, note, err := s.replays.request(nil, flags, name, false).noted(d.ctx)
 		if errors.As(err, new(unreached)) {
 			return nil, err.Error() + "; it is made up for when they can be reached", nil
 		}
@@ -221,7 +225,7 @@ func (r *replay) noted(ctx context.Context) ([]control.Count, string, error) {
 
 // beginResync asks the peers and does not wait for what they answer.
 func beginResync(do steps, source *stage) error {
-	source.replays.request(0, 0, "request-resync", false)
+	source.replays.request(nil, 0, "request-resync", false)
 	do.report(control.Step{Name: "request-resync", Stage: source.address, Note: "begun"})
 	return nil
 }
@@ -301,7 +305,7 @@ func countsOf(answer []byte) (counts []control.Count) {
 // addresses lists the stages that a command concerns, for people.
 func (r *Runner) addresses(concerns func(*stage) bool) string {
 	var addresses []string
-	for _, s := range r.stages {
+	for _, s := range r.graph().stages {
 		if concerns(s) {
 			addresses = append(addresses, s.address)
 		}

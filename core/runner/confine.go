@@ -63,15 +63,15 @@ var othersExecute = sync.OnceValue(func() bool {
 	return err == nil && info.Mode()&0o001 != 0
 })
 
-// rules are those of the stage's processes.
-func (s *stage) rules() (*confine.Rules, error) {
+// rules are those of the stage's processes if it is configured so.
+func (s *stage) rules(conf *pipeline.Stage) (*confine.Rules, error) {
 	switch {
 	case !confined:
 		return nil, nil
-	case s.runner.options.Plugins.bundled(s.conf.Kind, s.conf.Type):
-		return bundledRules(&s.runner.users, s.address, s.conf.Traits.GetNeeds()), nil
+	case s.runner.options.Plugins.bundled(conf.Kind, conf.Type):
+		return bundledRules(&s.runner.users, s.address, conf.Traits.GetNeeds()), nil
 	}
-	return vendorRules(&s.runner.users, s.address, s.conf.Grant)
+	return vendorRules(&s.runner.users, s.address, conf.Grant)
 }
 
 // vendorRules are those of a vendor's plugin: what it is granted. Only a user of

@@ -99,7 +99,7 @@ func TestHostilePluginIsContained(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var may []string
 	err = r.Run(ctx, func() {
-		p := r.stages[1].status().May
+		p := r.graph().stages[1].status().May
 		may = append(may, fmt.Sprint(p.NoNewPrivileges, p.Seccomp, p.Network, p.Capabilities, p.Write))
 		cancel()
 	})

@@ -102,7 +102,7 @@ func TestReplayIntoAStageThatCanNotStartFails(t *testing.T) {
 	eventually(t, "the sink is dead", func() bool { return tr.stage(3).status().State != stateRunning })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	_, err := tr.stage(2).replays.request(0, flow.SyncCommit, "commit", false).wait(ctx)
+	_, err := tr.stage(2).replays.request(nil, flow.SyncCommit, "commit", false).wait(ctx)
 	if err == nil || !strings.Contains(err.Error(), "p.sink.lines") || ctx.Err() != nil {
 		t.Errorf("commit: %v, want the name of the sink that does not run", err)
 	}
@@ -113,7 +113,7 @@ func TestReplayAskedForAtTheEndFails(t *testing.T) {
 	if err := tr.end(); err != nil {
 		t.Fatal(err)
 	}
-	if err := ended(t, tr.stage(0).replays.request(0, 0, "too late", false)); err == nil {
+	if err := ended(t, tr.stage(0).replays.request(nil, 0, "too late", false)); err == nil {
 		t.Error("it ended well")
 	}
 }

@@ -19,7 +19,7 @@ func (r *Runner) OutOfSync() (missing []string) {
 	if r.role.get() == "fault" {
 		missing = append(missing, "the node was given the role fault")
 	}
-	for _, s := range r.stages {
+	for _, s := range r.graph().stages {
 		if !s.runs() {
 			missing = append(missing, s.address+" does not run")
 		}
@@ -54,6 +54,6 @@ func (p *replayer) missing() (missing []string) {
 // something. The others are an administrator's, a peer's, or the clock's.
 func mends(reason string) bool {
 	return strings.HasSuffix(reason, " was started again") || slices.Contains([]string{
-		"start", string(plugin.SignalOverrun), string(plugin.SignalEdgeFull), string(plugin.SignalGap), string(plugin.SignalLinkUp),
+		"start", "reload", string(plugin.SignalOverrun), string(plugin.SignalEdgeFull), string(plugin.SignalGap), string(plugin.SignalLinkUp),
 	}, reason)
 }

@@ -23,7 +23,7 @@ func (p *replayer) askPeers(ctx context.Context, r *replay) error {
 	var none error
 	asked := false
 	p.owe("")
-	for _, sink := range p.stage.runner.sinksOn(p.stage.conf.Traits.GetLink()) {
+	for _, sink := range p.stage.runner.sinksOn(p.stage.conf().Traits.GetLink()) {
 		switch err := sink.ask(ctx); {
 		case errors.As(err, new(unreached)):
 			p.owe(r.reason)
@@ -38,7 +38,7 @@ func (p *replayer) askPeers(ctx context.Context, r *replay) error {
 	case !asked && none != nil:
 		return none
 	case !asked:
-		return fmt.Errorf("nobody to ask through: no sink sends on %s", p.stage.conf.Traits.GetLink())
+		return fmt.Errorf("nobody to ask through: no sink sends on %s", p.stage.conf().Traits.GetLink())
 	}
 	p.awaitPeers(ctx, r, peers)
 	return nil
@@ -55,15 +55,15 @@ func (p *replayer) owe(reason string) {
 // askOwed asks the peers on a sink's link, if they could not be reached when they
 // were to be asked.
 func (r *Runner) askOwed(sink *stage) {
-	for _, s := range r.stages {
-		if !hearsPeers(s) || s.conf.Traits.GetLink() != sink.conf.Traits.GetLink() {
+	for _, s := range r.graph().stages {
+		if !hearsPeers(s) || s.conf().Traits.GetLink() != sink.conf().Traits.GetLink() {
 			continue
 		}
 		s.replays.mu.Lock()
 		reason := s.replays.owed
 		s.replays.mu.Unlock()
 		if reason != "" {
-			s.replays.request(0, 0, reason, true)
+			s.replays.request(nil, 0, reason, true)
 		}
 	}
 }
@@ -113,7 +113,7 @@ func (p *replayer) arrived(ctx context.Context, a *answers) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	_, _ = p.request(0, flow.SyncKeep, "settle", false).wait(ctx) // an error: it is down, and gets all again
+	_, _ = p.request(nil, flow.SyncKeep, "settle", false).wait(ctx) // an error: it is down, and gets all again
 	now := time.Now()
 	a.look(now, p.stage.peers(), nil)
 	return a.unmarked() == flows || a.over(now)
@@ -143,8 +143,8 @@ func (p *replayer) overtaken() bool {
 
 // sinksOn returns the sinks that transmit on a link.
 func (r *Runner) sinksOn(link string) (sinks []*stage) {
-	for _, s := range r.stages {
-		if s.conf.Kind == plugin.KindSink && s.conf.Traits.GetLink() == link && link != "" {
+	for _, s := range r.graph().stages {
+		if s.conf().Kind == plugin.KindSink && s.conf().Traits.GetLink() == link && link != "" {
 			sinks = append(sinks, s)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,7 @@ var testPlugins = []plugin.Definition{
 	{Kind: plugin.KindFilter, Type: "nasty", Config: func() any { return &nasty{} }},
 	{Kind: plugin.KindCache, Type: "set", Config: func() any { return &set{} }},
 	{Kind: plugin.KindSink, Type: "lines", Config: func() any { return &lines{} }},
+	{Kind: plugin.KindSink, Type: "only", Config: func() any { return &only{} }},
 }
 
 func bundledNames() (names []string) {
@@ -80,6 +82,10 @@ type numbers struct {
 	// Beat names a file: until it is there the loop beats, and then it hangs;
 	// once.
 	Beat string `hcl:"beat,optional"`
+	// Once sends a live event about each number below it, once.
+	Once uint32 `hcl:"once,optional"`
+	// Mark names nothing: it makes a configuration another one.
+	Mark string `hcl:"mark,optional"`
 }
 
 func (s *numbers) Run(ctx context.Context, out *plugin.Output) error {
@@ -93,11 +99,19 @@ func (s *numbers) Run(ctx context.Context, out *plugin.Output) error {
 		}
 		return nil
 	}
+	var b flow.Builder
+	for n := range s.Once {
+		b.Reset(flow.Header{})
+		e := numbered(n)
+		b.Append(&e)
+		if err := out.Send(&b); err != nil {
+			return err
+		}
+	}
 	if !s.Busy {
 		<-ctx.Done()
 		return nil
 	}
-	var b flow.Builder
 	for n := uint32(0); ctx.Err() == nil; n++ {
 		b.Reset(flow.Header{})
 		e := numbered(n % s.Flows)
@@ -145,11 +159,18 @@ func replayNumbers(ctx context.Context, r plugin.Replay, out *plugin.Output, all
 	return out.Send(&b)
 }
 
-// even lets even numbers pass.
-type even struct{}
+// even lets even numbers pass, or odd ones, or all.
+type even struct {
+	Odd  bool   `hcl:"odd,optional"`
+	All  bool   `hcl:"all,optional"`
+	Slow bool   `hcl:"slow,optional"`
+	Mark string `hcl:"mark,optional"`
+}
 
-func (*even) Filter(e *flow.Event) plugin.Verdict {
-	if numberOf(&e.Flow)%2 == 1 {
+func (f *even) Filter(e *flow.Event) plugin.Verdict {
+	for begin := time.Now(); f.Slow && time.Since(begin) < 20*time.Microsecond; { // so that its input is never empty
+	}
+	if !f.All && (numberOf(&e.Flow)%2 == 1) != f.Odd {
 		return plugin.Drop
 	}
 	return plugin.Pass
@@ -194,7 +215,8 @@ func (n *nasty) Filter(*flow.Event) plugin.Verdict { return plugin.Pass }
 type set struct {
 	Hold bool `hcl:"hold,optional"`
 	// Endless: the answer to flush has no end.
-	Endless bool `hcl:"endless,optional"`
+	Endless bool   `hcl:"endless,optional"`
+	Mark    string `hcl:"mark,optional"`
 
 	mu    sync.Mutex
 	host  plugin.Host
@@ -270,7 +292,25 @@ func (c *set) Command(_ context.Context, cmd plugin.Command, out io.Writer) erro
 // lines is a sink that writes a line an event into a file.
 type lines struct {
 	Path string `hcl:"path"`
+	Mark string `hcl:"mark,optional"`
 	file *os.File
+}
+
+// only is lines, and listens at a path, which one process can do at a time.
+type only struct {
+	lines
+	Path string `hcl:"path"`
+	At   string `hcl:"at"`
+}
+
+func (s *only) Traits() plugin.Traits { return plugin.Traits{Exclusive: true} }
+
+func (s *only) Open(ctx context.Context, host plugin.Host) error {
+	if _, err := net.Listen("unix", "@"+s.At); err != nil { // it ends with the process
+		return err
+	}
+	s.lines.Path = s.Path
+	return s.lines.Open(ctx, host)
 }
 
 func (s *lines) Open(context.Context, plugin.Host) (err error) {

@@ -88,15 +88,18 @@ func (p *Probe) Launch(ctx context.Context) (*stagepb.Description, error) {
 	return process.description, nil
 }
 
-// wiring is a stage that has the probe's edges.
-func (p *Probe) wiring() *stage { return &stage{input: p.input, outputs: p.outputs} }
+// wiring is a place with the probe's edges.
+func (p *Probe) wiring() *place { return &place{input: p.input, outputs: p.outputs} }
 
 // Begin configures the process and starts it as a stage. The descriptors and the
 // generation of r are filled in.
 func (p *Probe) Begin(ctx context.Context, config []byte, r *stagepb.StartRequest) error {
 	_, r.Inputs, r.Outputs = p.wiring().descriptors()
 	r.Generation = p.generation
-	return startStage(ctx, p.process, config, r)
+	if err := configureStage(ctx, p.process, config); err != nil {
+		return err
+	}
+	return startStage(ctx, p.process, r)
 }
 
 // Send writes one packet into the edge above the stage and waits for room until

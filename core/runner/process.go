@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
 	pluginrunner "github.com/hashicorp/go-plugin/runner"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"github.com/sluice-project/sluice/core/confine"
@@ -55,6 +56,7 @@ type process struct {
 	hello       atomic.Pointer[string] // the first line that it wrote: go-plugin's handshake
 	description *stagepb.Description   // once started
 
+	handover  *os.File // the runner's end of the socket for descriptors; nil if it has no edges
 	client    *goplugin.Client
 	socketDir string // removed once connected, so that no kill leaves it behind
 }
@@ -168,6 +170,15 @@ func (p *process) crashed() bool {
 	return errors.As(p.err, &exit) && exit.Exited()
 }
 
+func (p *process) hasExited() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
 // pid returns the process's id, or 0 before it was started.
 func (p *process) pid() int {
 	if cmd := p.cmd.Load(); cmd != nil {
@@ -201,8 +212,16 @@ func (c *child) Start(context.Context) error {
 		plugin.EnvLifeline+"="+strconv.Itoa(firstFile-1),
 		plugin.EnvLogLevel+"="+level.String())
 	cmd.ExtraFiles = append([]*os.File{c.spawner.lifeline}, c.config.files...)
+	theirs, err := c.openHandover(cmd)
+	if err != nil {
+		close(p.exited)
+		return err
+	}
+	defer theirs.Close()
 	sockets, err := c.socketDirectory(cmd)
 	if err != nil {
+		p.handover.Close()
+		close(p.exited)
 		return err
 	}
 	defer sockets.Close()
@@ -217,6 +236,7 @@ func (c *child) Start(context.Context) error {
 	}
 	if err := c.spawner.start(c.ctx, cmd, c.config.netns); err != nil {
 		os.RemoveAll(p.socketDir) // go-plugin forgets it if there never was a process
+		p.handover.Close()
 		close(p.exited)
 		return err
 	}
@@ -235,6 +255,7 @@ func (c *child) Start(context.Context) error {
 		stdout.Close()
 		stderr.Close()
 		lineWriter.Close()
+		p.handover.Close()
 		close(p.exited)
 	}()
 	p.cmd.Store(cmd)
@@ -258,7 +279,7 @@ func (c *child) socketDirectory(cmd *exec.Cmd) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	rules.Directory = firstFile + len(c.config.files)
+	rules.Directory = firstFile - 1 + len(cmd.ExtraFiles)
 	cmd.ExtraFiles = append(cmd.ExtraFiles, dir)
 	cmd.Env = append(cmd.Env, goplugin.EnvUnixSocketDir+"=/proc/self/fd/"+strconv.Itoa(rules.Directory))
 	if c.config.rules == nil {
@@ -277,6 +298,22 @@ func (c *child) socketDirectory(cmd *exec.Cmd) (*os.File, error) {
 
 // ownUser says whether the process has another user than the runner.
 func (c *child) ownUser() bool { return c.config.rules != nil && c.config.rules.User != confine.Keep }
+
+// openHandover gives a stage with edges the socket over which it can be given
+// others: see rewire. It returns the child's end, which is nil if it gets none.
+func (c *child) openHandover(cmd *exec.Cmd) (theirs *os.File, err error) {
+	if len(c.config.files) == 0 {
+		return nil, nil
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("handover socket: %w", err)
+	}
+	c.p.handover, theirs = os.NewFile(uintptr(fds[0]), "handover"), os.NewFile(uintptr(fds[1]), "handover")
+	cmd.Env = append(cmd.Env, plugin.EnvHandover+"="+strconv.Itoa(firstFile-1+len(cmd.ExtraFiles)))
+	cmd.ExtraFiles = append(cmd.ExtraFiles, theirs)
+	return theirs, nil
+}
 
 // wait waits for a process. cmd.Wait would close its streams at once, and what
 // it wrote last, which says why it ended, would be lost.

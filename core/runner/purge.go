@@ -128,6 +128,22 @@ func (b *purgeSchedule) cancel() bool {
 	return any
 }
 
+// forget calls off what is scheduled or runs for a sink that is gone.
+func (b *purgeSchedule) forget(s *stage) {
+	b.mu.Lock()
+	if p := b.waiting[s]; p != nil {
+		p.timer.Stop()
+		p.end(nil, errCalledOff)
+		delete(b.waiting, s)
+	}
+	running, runs := b.running[s]
+	b.mu.Unlock()
+	if runs {
+		running.callOff(errCalledOff)
+		<-running.done
+	}
+}
+
 // next returns when the next purge is due, or nil.
 func (b *purgeSchedule) next() (at *time.Time) {
 	b.mu.Lock()
@@ -142,7 +158,7 @@ func (b *purgeSchedule) next() (at *time.Time) {
 
 // purgeLater schedules a purge and waits for it.
 func (r *Runner) purgeLater(do steps, s *stage) error {
-	after := time.Duration(s.conf.Traits.GetPurgeAfter())
+	after := time.Duration(s.conf().Traits.GetPurgeAfter())
 	p := r.purges.schedule(r, s, after)
 	do.report(control.Step{Name: "purge scheduled", Stage: s.address, Note: fmt.Sprintf("in %v", after)})
 	select {
@@ -193,10 +209,10 @@ func (r *Runner) purge(do steps, sink *stage) error {
 	if err != nil {
 		return err
 	}
-	if err := do.replay("sweep", scope[0], 0, flow.SyncQuiet); err != nil {
+	if err := do.replay("sweep", scope[0], nil, flow.SyncQuiet); err != nil {
 		return err
 	}
-	return r.tellPeers(do, scope[0].line)
+	return r.tellPeers(do, scope[0].line())
 }
 
 // tellPeers replays a pipeline's flows to the peers, whose caches then forget
@@ -206,7 +222,7 @@ func (r *Runner) tellPeers(do steps, l *line) error {
 	var errs []error
 	for _, s := range l.stages {
 		if r.sendsBulk(s) {
-			errs = append(errs, do.replay("bulk", s, 0, 0))
+			errs = append(errs, do.replay("bulk", s, nil, 0))
 		}
 	}
 	return errors.Join(errs...)
@@ -214,12 +230,12 @@ func (r *Runner) tellPeers(do steps, l *line) error {
 
 // scopeOf returns the source and the filters of a sink's scope.
 func (r *Runner) scopeOf(sink *stage) (scope []*stage, err error) {
-	stages, err := r.find(sink.conf.Traits.GetScope())
+	stages, err := r.find(sink.conf().Traits.GetScope())
 	if err != nil {
 		return nil, fmt.Errorf("%s: scope: %w", sink.address, err)
 	}
 	for _, s := range stages {
-		if s.conf.Kind == plugin.KindSource || s.conf.Kind == plugin.KindFilter {
+		if s.conf().Kind == plugin.KindSource || s.conf().Kind == plugin.KindFilter {
 			scope = append(scope, s)
 		}
 	}
@@ -302,29 +318,32 @@ func reportError(report *stagepb.Report) error {
 
 func (s *shot) start(ctx context.Context) error {
 	r := s.runner
-	path, args, err := r.options.Plugins.command(s.conf.Kind, s.conf.Type, s.address+"(purge)")
+	path, args, err := r.graph().plugins.command(s.conf().Kind, s.conf().Type, s.address+"(purge)")
 	if err != nil {
 		return err
 	}
 	// The same descriptors as the stage itself would have, on other edges.
-	like := &stage{input: s.in}
+	like := &place{input: s.in}
 	if s.out != nil {
 		like.outputs = []*edge{s.out}
 	}
-	rules, err := s.rules()
+	rules, err := s.rules(s.conf())
 	if err != nil {
 		return err
 	}
 	files, inputs, outputs := like.descriptors()
 	s.proc, err = startProcess(ctx, r.spawner, processConfig{
-		name: s.address + " (purge)", path: path, args: args, netns: s.conf.Traits.GetNetns(), files: files,
+		name: s.address + " (purge)", path: path, args: args, netns: s.conf().Traits.GetNetns(), files: files,
 		log: r.log.With("stage", s.address, "purge", true), level: r.options.Level, rules: rules,
 	})
 	if err != nil {
 		return err
 	}
-	return startStage(ctx, s.proc, s.conf.Config, &stagepb.StartRequest{
-		Node: r.options.Config.Runner.Name, Stage: s.address, Generation: 1, PortId: s.purgePort, OwnPortIds: r.ports,
+	if err := configureStage(ctx, s.proc, s.conf().Config); err != nil {
+		return err
+	}
+	return startStage(ctx, s.proc, &stagepb.StartRequest{
+		Node: r.graph().config.Runner.Name, Stage: s.address, Generation: 1, PortId: s.ports[2], OwnPortIds: r.graph().ports,
 		DropOwn: !r.writeThrough(), WriteThrough: r.writeThrough(), OneShot: true, Inputs: inputs, Outputs: outputs,
 	})
 }

@@ -8,9 +8,9 @@ import (
 // replayAtStart fills the caches: those of this node from the kernel, and then
 // the peers' from them; those of the peers by asking, where the source wants it.
 func (r *Runner) replayAtStart() {
-	for _, l := range r.pipelines {
+	for _, l := range r.graph().pipelines {
 		source := l.stages[0]
-		if source.conf.Traits.GetLink() != "" && !source.conf.Traits.GetRequestResync() {
+		if source.conf().Traits.GetLink() != "" && !source.conf().Traits.GetRequestResync() {
 			continue
 		}
 		r.replayDown(source, "start")
@@ -20,14 +20,14 @@ func (r *Runner) replayAtStart() {
 // replayDown replays s, then the caches below it one after another: each sends
 // what it has learnt between marks, so that what ended meanwhile is swept below.
 func (r *Runner) replayDown(s *stage, reason string) {
-	first := s.replays.request(0, 0, reason, false)
+	first := s.replays.request(nil, 0, reason, false)
 	go func() {
 		<-first.done
 		if first.err != nil {
 			return
 		}
-		for _, below := range s.receivers(0) {
-			if below.replays != nil && !below.conf.Traits.GetHold() {
+		for _, below := range s.receivers(nil) {
+			if below.replays != nil && !below.conf().Traits.GetHold() {
 				r.replayDown(below, reason)
 			}
 		}
@@ -39,11 +39,13 @@ func (r *Runner) replayDown(s *stage, reason string) {
 func (r *Runner) stageRestarted(s *stage) {
 	reason := s.address + " was started again"
 	r.breakReplays(s, reason)
-	switch s.conf.Kind {
+	switch s.conf().Kind {
 	case plugin.KindSource:
-		r.requestOf(s, 0, reason)
-	case plugin.KindFilter, plugin.KindSink:
-		r.requestOf(s.replayerAbove(), s.edgeNumber, reason)
+		r.requestOf(s, nil, reason)
+	case plugin.KindFilter:
+		r.requestOf(s.replayerAbove(), nil, reason)
+	case plugin.KindSink:
+		r.requestOf(s.replayerAbove(), s, reason)
 	case plugin.KindCache:
 		// What ended while it was away is nowhere in the replay it gets, so what
 		// is below must be told by a replay of its own.
@@ -55,8 +57,8 @@ func (r *Runner) stageRestarted(s *stage) {
 	}
 }
 
-func (r *Runner) requestOf(s *stage, edge uint16, reason string) {
+func (r *Runner) requestOf(s, into *stage, reason string) {
 	if s != nil {
-		s.replays.request(edge, flow.SyncFlags(0), reason, false)
+		s.replays.request(into, flow.SyncFlags(0), reason, false)
 	}
 }

@@ -30,9 +30,9 @@ func (r *Runner) reopen(do steps) error {
 	if r.options.Reopen != nil {
 		errs = append(errs, do.step("reopen", "log", func() ([]control.Count, error) { return nil, r.options.Reopen() }))
 	}
-	for _, s := range r.stages {
+	for _, s := range r.graph().stages {
 		// One that does not run opens its file when it does.
-		if s.runs() && slices.Contains(s.conf.Traits.GetCommands(), reopenCommand) {
+		if s.runs() && slices.Contains(s.conf().Traits.GetCommands(), reopenCommand) {
 			errs = append(errs, do.step("reopen", s.address, func() ([]control.Count, error) {
 				ctx, cancel := context.WithTimeout(do.ctx, callTimeout)
 				defer cancel()

@@ -67,7 +67,7 @@ const keepReplays = 4
 
 // A replay is one request for a replay, and what became of it.
 type replay struct {
-	edge   uint16
+	into   *stage // the sink that it is for alone; nil: all
 	flags  flow.SyncFlags
 	reason string
 	signal bool // asked for by a signal: after a pause
@@ -100,8 +100,8 @@ func newReplayer(s *stage) *replayer {
 
 // request asks for a replay. Hold caches replay to commit alone: any other
 // request ends at once, without one.
-func (p *replayer) request(edge uint16, flags flow.SyncFlags, reason string, signal bool) *replay {
-	if p.stage.conf.Traits.GetHold() && flags&flow.SyncCommit == 0 {
+func (p *replayer) request(into *stage, flags flow.SyncFlags, reason string, signal bool) *replay {
+	if p.stage.conf().Traits.GetHold() && flags&flow.SyncCommit == 0 {
 		return endedReplay(reason, nil)
 	}
 	p.mu.Lock()
@@ -114,16 +114,16 @@ func (p *replayer) request(edge uint16, flags flow.SyncFlags, reason string, sig
 		joinable = append([]*replay{p.current}, joinable...) // a second commit joins the first
 	}
 	for _, r := range joinable {
-		if r.edge == edge && r.flags == flags {
+		if r.into == into && r.flags == flags {
 			r.signal = r.signal && signal
 			p.rouse() // it may wait out a pause that is for signals alone
 			return r
 		}
 	}
-	if p.beginAnew(edge, flags, signal) {
+	if p.beginAnew(into, flags, signal) {
 		return p.current
 	}
-	r := &replay{edge: edge, flags: flags, reason: reason, signal: signal, done: make(chan struct{}), broken: make(chan string, 1)}
+	r := &replay{into: into, flags: flags, reason: reason, signal: signal, done: make(chan struct{}), broken: make(chan string, 1)}
 	if flags&flow.SyncKeep != 0 && p.byLink() {
 		// Peers that are still answering must not make a takeover wait: what
 		// they send has other marks than this.
@@ -146,7 +146,7 @@ func (p *replayer) rouse() {
 	}
 }
 
-func (p *replayer) byLink() bool { return p.stage.conf.Traits.GetLink() != "" }
+func (p *replayer) byLink() bool { return p.stage.conf().Traits.GetLink() != "" }
 
 func (p *replayer) runBarrier(r *replay) {
 	ctx, cancel := context.WithTimeout(context.Background(), barrierTimeout)
@@ -233,10 +233,10 @@ func (p *replayer) repeats(r *replay) bool {
 // beginAnew has the current replay, if it is a bulk into the edge, begin once more
 // rather than the next one wait for its end: without its begin it is of no use to
 // the peer who asks now.
-func (p *replayer) beginAnew(edge uint16, flags flow.SyncFlags, signal bool) bool {
+func (p *replayer) beginAnew(into *stage, flags flow.SyncFlags, signal bool) bool {
 	r := p.current
-	if r == nil || r.edge != edge || r.flags != 0 || flags != 0 || r.anews == maxAnew ||
-		!slices.ContainsFunc(p.stage.receivers(edge), sendsToPeers) {
+	if r == nil || r.into != into || r.flags != 0 || flags != 0 || r.anews == maxAnew ||
+		!slices.ContainsFunc(p.stage.receivers(into), sendsToPeers) {
 		return false
 	}
 	r.anew, r.lost = true, r.lost || signal
@@ -356,7 +356,7 @@ func (p *replayer) try(ctx context.Context, r *replay) error {
 	defer cancel()
 	r.mu.Lock()
 	r.id = p.stage.runner.replayID.Add(1)
-	r.receivers = p.stage.receivers(r.edge)
+	r.receivers = p.stage.receivers(r.into)
 	r.counts, r.answers, r.owners, r.note, r.unreached = nil, 0, nil, "", nil
 	if r.started.IsZero() {
 		r.started = time.Now()
@@ -374,8 +374,8 @@ func (p *replayer) try(ctx context.Context, r *replay) error {
 		return fmt.Errorf("%w: %s does not run", errBroken, p.stage.address)
 	}
 	request := &stagepb.ReplayRequest{
-		Id: r.id, Flags: uint32(r.flags | p.stage.claims(r)), Edge: uint32(r.edge),
-		Tracked: p.stage.tracked(r.edge), Repeated: p.repeats(r),
+		Id: r.id, Flags: uint32(r.flags | p.stage.claims(r)), Edge: uint32(r.edge()),
+		Tracked: p.stage.tracked(r.into), Repeated: p.repeats(r),
 	}
 	callCtx, cancelCall := context.WithTimeout(ctx, callTimeout)
 	_, err := process.Replay(callCtx, request)
@@ -480,6 +480,15 @@ func (r *replay) tell(why string) {
 	}
 }
 
+// edge returns the number of the edge that the replay is for, or 0 for all. A
+// reload may change it.
+func (r *replay) edge() uint16 {
+	if r.into == nil {
+		return 0
+	}
+	return r.into.edgeNumber()
+}
+
 // claims returns flow.SyncClaim if all that a replay of s names is this node's
 // own: to peers while it carries the flows, and from cache to cache where peers'
 // flows are written through, since foreign ones are left out.
@@ -488,7 +497,7 @@ func (s *stage) claims(r *replay) flow.SyncFlags {
 		return 0
 	}
 	through := s.runner.writeThrough()
-	for _, to := range s.receivers(r.edge) {
+	for _, to := range s.receivers(r.into) {
 		if through && isCache(s) && isCache(to) || !through && sendsToPeers(to) && s.runner.role.carries() {
 			return flow.SyncClaim
 		}
@@ -499,9 +508,9 @@ func (s *stage) claims(r *replay) flow.SyncFlags {
 // tracked says whether all who get a replay of s notice what they miss: stages of
 // this node do, and peers that mark their own replays. Of conntrackd nobody
 // learns what it lost, and who has not been heard may be one.
-func (s *stage) tracked(edge uint16) bool {
-	for _, to := range s.receivers(edge) {
-		if sendsToPeers(to) && !s.runner.hearsMarks(to.conf.Traits.GetLink()) {
+func (s *stage) tracked(into *stage) bool {
+	for _, to := range s.receivers(into) {
+		if sendsToPeers(to) && !s.runner.hearsMarks(to.conf().Traits.GetLink()) {
 			return false
 		}
 	}
@@ -512,8 +521,8 @@ func (s *stage) tracked(edge uint16) bool {
 // replays.
 func (r *Runner) hearsMarks(link string) bool {
 	var peers []*stagepb.Peer
-	for _, s := range r.stages {
-		if hearsPeers(s) && s.conf.Traits.GetLink() == link {
+	for _, s := range r.graph().stages {
+		if hearsPeers(s) && s.conf().Traits.GetLink() == link {
 			peers = append(peers, s.peers()...)
 		}
 	}
@@ -530,14 +539,14 @@ func allMark(peers []*stagepb.Peer) (marks bool) {
 	return marks
 }
 
-// receivers returns the stages that a replay of s into an edge ends in: the
-// next cache below, or the sinks.
-func (s *stage) receivers(edge uint16) (found []*stage) {
-	for _, b := range s.below {
+// receivers returns the stages that a replay of s ends in: the next cache below,
+// or the sinks, or the one sink that it is for.
+func (s *stage) receivers(into *stage) (found []*stage) {
+	for _, b := range s.below() {
 		switch {
-		case b.edgeNumber != 0 && edge != 0 && b.edgeNumber != edge:
-		case b.conf.Kind == plugin.KindFilter:
-			found = append(found, b.receivers(edge)...)
+		case into != nil && b.conf().Kind == plugin.KindSink && b != into:
+		case b.conf().Kind == plugin.KindFilter:
+			found = append(found, b.receivers(into)...)
 		default:
 			found = append(found, b)
 		}
@@ -547,7 +556,7 @@ func (s *stage) receivers(edge uint16) (found []*stage) {
 
 // replayerAbove returns the nearest cache or source above s.
 func (s *stage) replayerAbove() *stage {
-	for a := s.above; a != nil; a = a.above {
+	for a := s.above(); a != nil; a = a.above() {
 		if a.replays != nil {
 			return a
 		}
@@ -557,7 +566,7 @@ func (s *stage) replayerAbove() *stage {
 
 // passes says whether what s replays passes through t.
 func (s *stage) passes(t *stage) bool {
-	for a := t; a != nil; a = a.above {
+	for a := t; a != nil; a = a.above() {
 		if a == s {
 			return true
 		}

@@ -62,6 +62,8 @@ func (r *Runner) changeRole(do steps, q control.Request) error {
 	err := func() error {
 		r.role.change.Lock()
 		defer r.role.change.Unlock()
+		r.takeovers.RLock()
+		defer r.takeovers.RUnlock()
 		r.role.set(role)
 		r.keepRole()
 		r.log.Info("role", "role", role)
@@ -95,7 +97,7 @@ func (r *Runner) takeOver(do steps) error {
 		do.report(control.Step{Name: "purge called off"})
 	}
 	committed := false
-	for _, cache := range r.stages {
+	for _, cache := range r.graph().stages {
 		if !isHoldCache(cache) {
 			continue
 		}
@@ -104,12 +106,12 @@ func (r *Runner) takeOver(do steps) error {
 	if !committed && !r.writeThrough() {
 		do.report(control.Step{Name: "commit", Note: "no cache holds peers' flows and none are written through"})
 	}
-	for _, s := range r.stages {
+	for _, s := range r.graph().stages {
 		if readsKernel(s) {
-			errs = append(errs, do.replay("claim", s, 0, flow.SyncClaim))
+			errs = append(errs, do.replay("claim", s, nil, flow.SyncClaim))
 		}
 	}
-	for _, s := range r.stages {
+	for _, s := range r.graph().stages {
 		if r.sendsBulk(s) {
 			errs = append(errs, do.ifReached("bulk", s, flow.SyncClaim))
 		}
@@ -142,7 +144,7 @@ func (r *Runner) commitAll(do steps, cache *stage) error {
 // askPrimary asks the new primary for what it carries.
 func (r *Runner) askPrimary(do steps) error {
 	var errs []error
-	for _, s := range r.stages {
+	for _, s := range r.graph().stages {
 		if hearsPeers(s) {
 			errs = append(errs, do.ifReached("request-resync", s, 0))
 		}
@@ -152,7 +154,7 @@ func (r *Runner) askPrimary(do steps) error {
 
 // schedulePurges schedules the purge of every sink with a scope and returns.
 func (r *Runner) schedulePurges(do steps) error {
-	for _, s := range r.stages {
+	for _, s := range r.graph().stages {
 		if purges(s) {
 			_ = r.schedulePurge(do, s) // never fails
 		}
@@ -161,7 +163,7 @@ func (r *Runner) schedulePurges(do steps) error {
 }
 
 func (r *Runner) schedulePurge(do steps, s *stage) error {
-	after := time.Duration(s.conf.Traits.GetPurgeAfter())
+	after := time.Duration(s.conf().Traits.GetPurgeAfter())
 	r.purges.schedule(r, s, after)
 	do.report(control.Step{Name: "purge scheduled", Stage: s.address, Note: fmt.Sprintf("in %v", after)})
 	return nil

@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/core/pipeline"
-	"github.com/sluice-project/sluice/core/plugin"
 )
 
 // Options configure a Runner.
@@ -26,6 +24,17 @@ type Options struct {
 
 	// RoleFile is where the role is kept over a restart; "": it is not.
 	RoleFile string
+
+	// Load reads the configuration again, for a reload. Nil: there is none.
+	Load func(context.Context) (*pipeline.Configuration, error)
+
+	// Reloading is called when a reload begins, and what it returns when that has
+	// ended. Nil: nobody wants to know.
+	Reloading func() (ended func())
+
+	// Reconfigure has what the runner block says beside stages, as where the log
+	// goes, tried; commit makes it so. Nil: nothing is to be done.
+	Reconfigure func(pipeline.Runner) (commit func(), err error)
 }
 
 // DrainTimeout bounds the end of a run: what has not drained by then is killed.
@@ -39,10 +48,15 @@ type Runner struct {
 	spawner *spawner
 	started time.Time
 
-	pipelines []*line
-	stages    []*stage // all, pipelines in order, each from its source down
-	ports     []uint32 // netlink port ids that this node writes with
-	users     users
+	current    atomic.Pointer[graph]
+	portsTaken atomic.Uint32 // netlink port ids
+	users      users
+
+	running     context.Context // of Run, once all stages run
+	supervisors sync.WaitGroup
+	reloading   sync.Mutex   // held by a reload, and from the drain on
+	takeovers   sync.RWMutex // held by what must see one graph from begin to end; a reload goes over with the lock
+	reloads     reloadBook
 
 	replayID atomic.Uint64
 	signals  signalBook
@@ -54,15 +68,6 @@ type Runner struct {
 	stopping chan struct{} // closed by Stop
 	stopOnce sync.Once
 	done     chan struct{} // closed when Run returned
-}
-
-// A line is a pipeline at work: its stages, and the edges between them.
-type line struct {
-	name   string
-	stages []*stage
-	edges  []*edge
-	// writeThrough: what comes here goes into the kernel without a hold cache.
-	kernelSink, hold bool
 }
 
 // New prepares a runner: sockets, but no process yet. Run must follow.
@@ -77,89 +82,14 @@ func New(o Options) (*Runner, error) {
 	r := &Runner{options: o, log: o.Log, spawner: s, started: time.Now(), stopping: make(chan struct{}), done: make(chan struct{})}
 	// Ids that no earlier life of this node used: peers remember them.
 	r.replayID.Store(uint64(time.Now().UnixNano()))
-	for _, p := range o.Config.Pipelines {
-		l, err := r.newLine(p)
-		if err != nil {
-			r.close()
-			return nil, err
-		}
-		r.pipelines = append(r.pipelines, l)
-		r.stages = append(r.stages, l.stages...)
+	w, err := r.wire(o.Config, func(string) *stage { return nil })
+	if err != nil {
+		s.close()
+		return nil, err
 	}
-	r.assignPorts()
+	w.install(r)
 	r.restoreRole()
 	return r, nil
-}
-
-// newLine makes the stages of a pipeline and the edges between them: a chain,
-// and from its last filter, cache or source an edge to each sink.
-func (r *Runner) newLine(p *pipeline.Pipeline) (*line, error) {
-	l := &line{name: p.Name}
-	var last *stage
-	for _, conf := range p.Stages {
-		s := newStage(r, l, conf)
-		l.stages = append(l.stages, s)
-		l.kernelSink = l.kernelSink || conf.Kind == plugin.KindSink && conf.Traits.GetKernel()
-		l.hold = l.hold || conf.Traits.GetHold()
-		if last != nil {
-			if err := l.connect(last, s); err != nil {
-				l.close()
-				return nil, err
-			}
-		}
-		if conf.Kind != plugin.KindSink {
-			last = s
-		}
-	}
-	if last != nil && len(last.below) > 1 {
-		for i, sink := range last.below {
-			sink.edgeNumber = uint16(i + 1)
-		}
-	}
-	return l, nil
-}
-
-func (l *line) connect(above, below *stage) error {
-	e, err := newEdge(above.address + " to " + below.address)
-	if err != nil {
-		return err
-	}
-	l.edges = append(l.edges, e)
-	above.below, above.outputs = append(above.below, below), append(above.outputs, e)
-	below.above, below.input = above, e
-	return nil
-}
-
-func (l *line) close() {
-	for _, e := range l.edges {
-		e.close()
-	}
-}
-
-// assignPorts gives each stage that writes to the kernel two netlink port ids,
-// for itself and for the process that purges for it. The kernel's own choices
-// are process ids and numbers from 2³¹ up, so these are free: they hold our
-// process id above a counter, and bit 30.
-func (r *Runner) assignPorts() {
-	next := uint32(1)<<30 | uint32(os.Getpid())<<8
-	for _, s := range r.stages {
-		if s.conf.Kind == plugin.KindSink && s.conf.Traits.GetKernel() {
-			s.port, s.purgePort = next, next+1
-			r.ports = append(r.ports, s.port, s.purgePort)
-			next += 2
-		}
-	}
-}
-
-// writeThrough says whether peers' flows go into the kernel at once somewhere,
-// so that the flows this node carries must be told from those it was given.
-func (r *Runner) writeThrough() bool {
-	for _, l := range r.pipelines {
-		if l.kernelSink && !l.hold {
-			return true
-		}
-	}
-	return false
 }
 
 // Run starts every stage, runs until ctx ends or Stop is called, drains, and
@@ -186,30 +116,38 @@ func (r *Runner) Run(ctx context.Context, ready func()) error {
 		}
 		return err
 	}
-	var supervisors sync.WaitGroup
-	for _, s := range r.stages {
-		supervisors.Go(func() { s.supervise(ctx) })
-		if s.replays != nil {
-			go s.replays.run(ctx)
-		}
+	r.running = ctx
+	for _, s := range r.graph().stages {
+		r.attend(s)
 	}
-	r.log.Info("all stages run", "stages", len(r.stages))
+	r.log.Info("all stages run", "stages", len(r.graph().stages))
 	r.replayAtStart()
 	r.ready.Store(true)
 	if ready != nil {
 		ready()
 	}
 	<-ctx.Done()
+	r.reloading.Lock() // for good: the graph stays as it is
 	r.purges.cancel()
 	r.draining.Store(true)
-	supervisors.Wait() // no stage comes to life beside the drain
+	r.supervisors.Wait() // no stage comes to life beside the drain
 	return r.drain()
+}
+
+// attend begins to supervise a stage and to run its replays.
+func (r *Runner) attend(s *stage) {
+	ctx, cancel := context.WithCancel(r.running)
+	s.end = cancel
+	r.supervisors.Go(func() { s.supervise(ctx) })
+	if s.replays != nil {
+		go s.replays.run(ctx)
+	}
 }
 
 // start starts the stages of each pipeline from the sinks up, so that nobody
 // writes to an edge that nobody reads.
 func (r *Runner) start(ctx context.Context) error {
-	for _, l := range r.pipelines {
+	for _, l := range r.graph().pipelines {
 		for i := len(l.stages) - 1; i >= 0; i-- {
 			if err := l.stages[i].launch(ctx); err != nil {
 				return err
@@ -224,12 +162,12 @@ func (r *Runner) start(ctx context.Context) error {
 func (r *Runner) drain() error {
 	deadline, cancel := context.WithTimeout(context.Background(), DrainTimeout)
 	defer cancel()
-	results := make(chan error, len(r.pipelines))
-	for _, l := range r.pipelines {
+	results := make(chan error, len(r.graph().pipelines))
+	for _, l := range r.graph().pipelines {
 		go func() { results <- l.drain(deadline) }()
 	}
 	var errs []error
-	for range r.pipelines {
+	for range r.graph().pipelines {
 		errs = append(errs, <-results)
 	}
 	r.killAll()
@@ -245,7 +183,7 @@ func (l *line) drain(deadline context.Context) error {
 		if err := s.awaitExit(deadline); err != nil {
 			errs = append(errs, fmt.Errorf("drain: %s: %w", s.address, err))
 		}
-		for _, e := range s.outputs {
+		for _, e := range s.outputs() {
 			e.end()
 		}
 	}
@@ -253,7 +191,7 @@ func (l *line) drain(deadline context.Context) error {
 }
 
 func (r *Runner) killAll() {
-	for _, s := range r.stages {
+	for _, s := range r.graph().stages {
 		if p := s.process(); p != nil {
 			p.kill()
 		}
@@ -261,9 +199,7 @@ func (r *Runner) killAll() {
 }
 
 func (r *Runner) close() {
-	for _, l := range r.pipelines {
-		l.close()
-	}
+	r.graph().close()
 	r.spawner.close()
 }
 
@@ -280,18 +216,18 @@ func (r *Runner) Stop(ctx context.Context) error {
 
 // find returns the stages that a target names: a pipeline's, or one.
 func (r *Runner) find(target string) ([]*stage, error) {
-	for _, l := range r.pipelines {
+	for _, l := range r.graph().pipelines {
 		if l.name == target {
 			return l.stages, nil
 		}
 	}
-	for _, s := range r.stages {
+	for _, s := range r.graph().stages {
 		if s.address == target {
 			return []*stage{s}, nil
 		}
 	}
 	var names []string
-	for _, l := range r.pipelines {
+	for _, l := range r.graph().pipelines {
 		names = append(names, l.name)
 	}
 	return nil, fmt.Errorf("%w: no pipeline or stage %q: pipelines are %v, and `sluice status` lists the stages",

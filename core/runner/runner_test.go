@@ -103,7 +103,14 @@ func newRunner(t *testing.T, stages []*pipeline.Stage) *testRunner {
 func run(t *testing.T, stages []*pipeline.Stage) *testRunner {
 	t.Helper()
 	tr := newRunner(t, stages)
-	r := tr.Runner
+	tr.begin()
+	return tr
+}
+
+// begin runs the runner until the test's end.
+func (tr *testRunner) begin() {
+	t, r := tr.t, tr.Runner
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() { ended <- r.Run(ctx, func() { close(ready) }) }()
@@ -122,13 +129,12 @@ func run(t *testing.T, stages []*pipeline.Stage) *testRunner {
 		ended <- err
 		t.Fatalf("run: %v", err)
 	}
-	return tr
 }
 
-func (tr *testRunner) stage(i int) *stage { return tr.stages[i] }
+func (tr *testRunner) stage(i int) *stage { return tr.graph().stages[i] }
 
 func (tr *testRunner) pids() (pids []int) {
-	for _, s := range tr.stages {
+	for _, s := range tr.graph().stages {
 		pids = append(pids, s.status().PID)
 	}
 	return pids
@@ -332,7 +338,7 @@ func TestFullEdgeOfFanOutIsReplayedAlone(t *testing.T) {
 		p := tr.stage(0).replays
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return slices.ContainsFunc(p.last, func(r *replay) bool { return r.edge == slow.edgeNumber && r.err == nil })
+		return slices.ContainsFunc(p.last, func(r *replay) bool { return r.into == slow && r.err == nil })
 	})
 	if got := content(t, filepath.Join(dir, "fast")); !slices.Contains(got, "99") {
 		t.Error("the fast sink was held up")
@@ -421,7 +427,7 @@ func runUntilKilled() {
 		return
 	}
 	err = r.Run(context.Background(), func() {
-		for _, s := range r.stages {
+		for _, s := range r.graph().stages {
 			fmt.Print(s.status().PID, " ")
 		}
 		fmt.Println()

@@ -18,7 +18,7 @@ var policies = map[string]uint32{"other": unix.SCHED_NORMAL, "fifo": unix.SCHED_
 // the privilege the node runs on as any other process, since flows that are
 // replicated late are better than none; the log says so.
 func (r *Runner) setScheduler() {
-	c := r.options.Config.Runner.Scheduler
+	c := r.graph().config.Runner.Scheduler
 	if c == nil {
 		return
 	}

@@ -41,7 +41,7 @@ func runScheduled() {
 	err = r.Run(context.Background(), func() {
 		status, _ := r.Status(context.Background())
 		ids := fmt.Sprint(os.Getpid())
-		for _, s := range r.stages {
+		for _, s := range r.graph().stages {
 			ids += fmt.Sprint(" ", s.status().PID)
 		}
 		fmt.Printf("%s\n%s\n", status.Scheduler, ids)

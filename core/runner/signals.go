@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -47,6 +48,13 @@ func (b *signalBook) add(s *stage, signal *stagepb.Signal) {
 	entry.Last, entry.Detail = time.Now(), printable(signal.Detail)
 }
 
+// forget drops the counts of a stage that is gone.
+func (b *signalBook) forget(address string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	maps.DeleteFunc(b.count, func(key signalKey, _ *control.SignalStatus) bool { return key.stage == address })
+}
+
 func (b *signalBook) list() []control.SignalStatus {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -79,30 +87,51 @@ func (r *Runner) signalled(s *stage, signal *stagepb.Signal) {
 	}
 	switch name {
 	case plugin.SignalOverrun, plugin.SignalPoll:
-		r.replayFrom(s, 0, string(name))
+		r.replayFrom(s, nil, string(name))
 	case plugin.SignalEdgeFull, plugin.SignalLinkUp:
-		edge := uint16(signal.Edge)
-		if s.conf.Kind == plugin.KindSink {
-			edge = s.edgeNumber
+		into, known := s.sinkAt(signal.Edge)
+		if !known {
+			return // there is no such edge, or no more
+		}
+		if s == into {
 			r.askOwed(s)
 		}
-		if s.conf.Kind != plugin.KindSink && edge > 0 { // what was replayed into it is lost as well
-			if len(s.below) < 2 || int(edge) > len(s.below) {
-				return // there is no such edge
-			}
-			r.breakReplays(s.below[edge-1], "the edge to "+s.below[edge-1].address+" was full")
+		if s != into && into != nil { // what was replayed into it is lost as well
+			r.breakReplays(into, "the edge to "+into.address+" was full")
 		}
-		r.replayFrom(s, edge, string(name))
+		r.replayFrom(s, into, string(name))
 	case plugin.SignalGap:
 		r.breakReplays(s, "records were lost on the way to "+s.address)
-		if s.conf.Kind == plugin.KindCache { // what it holds is fine; what it got is not
-			r.replayFrom(s.replayerAbove(), 0, string(name))
+		if s.conf().Kind == plugin.KindCache { // what it holds is fine; what it got is not
+			r.replayFrom(s.replayerAbove(), nil, string(name))
 		} else {
-			r.replayFrom(s, s.edgeNumber, string(name))
+			r.replayFrom(s, s.itselfIfSink(), string(name))
 		}
 	case plugin.SignalResync:
 		r.answerPeer(s)
 	}
+}
+
+// sinkAt returns the sink at the end of a numbered edge of s, or s itself if it is
+// one; nil if the signal is about all that is below.
+func (s *stage) sinkAt(edge uint32) (into *stage, known bool) {
+	below := s.below()
+	switch {
+	case s.itselfIfSink() != nil:
+		return s, true
+	case edge == 0:
+		return nil, true
+	case len(below) < 2 || int(edge) > len(below):
+		return nil, false
+	}
+	return below[edge-1], true
+}
+
+func (s *stage) itselfIfSink() *stage {
+	if s.conf().Kind == plugin.KindSink {
+		return s
+	}
+	return nil
 }
 
 // signalLevels says how bad a signal is: a warning means that something was
@@ -114,20 +143,20 @@ var signalLevels = map[plugin.Signal]slog.Level{
 	plugin.SignalPoll: slog.LevelDebug,
 }
 
-// replayFrom has s replay into an edge, or the nearest stage above it that can.
-func (r *Runner) replayFrom(s *stage, edge uint16, reason string) {
+// replayFrom has s replay, into one sink if it is named, or the nearest stage above it that can.
+func (r *Runner) replayFrom(s, into *stage, reason string) {
 	if s != nil && s.replays == nil {
 		s = s.replayerAbove()
 	}
 	if s != nil {
-		s.replays.request(edge, 0, reason, true)
+		s.replays.request(into, 0, reason, true)
 	}
 }
 
 // answerPeer sends everything to the peers of a link, since one asked for it.
 func (r *Runner) answerPeer(source *stage) {
-	for _, sink := range r.sinksOn(source.conf.Traits.GetLink()) {
-		r.replayFrom(sink, sink.edgeNumber, string(plugin.SignalResync))
+	for _, sink := range r.sinksOn(source.conf().Traits.GetLink()) {
+		r.replayFrom(sink, sink, string(plugin.SignalResync))
 	}
 }
 
@@ -142,7 +171,7 @@ func (r *Runner) replayReported(from *stage, report *stagepb.Report) {
 		}
 		return
 	}
-	for _, s := range r.stages {
+	for _, s := range r.graph().stages {
 		if s.replays == nil || !s.passes(from) {
 			continue
 		}
@@ -170,7 +199,7 @@ func (r *replay) isID(id uint64) bool {
 // breakReplays breaks off the replays that reach or pass s from above; they are
 // tried again. (Those of s itself end with its process: see died.)
 func (r *Runner) breakReplays(s *stage, why string) {
-	for _, from := range r.stages {
+	for _, from := range r.graph().stages {
 		if from.replays != nil && from != s && from.passes(s) {
 			from.replays.breakOff(why)
 		}

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -41,22 +41,20 @@ const (
 // A stage is one stage of a pipeline and the process that is it at the moment.
 type stage struct {
 	runner  *Runner
-	line    *line
-	conf    *pipeline.Stage
 	address string
+	place   atomic.Pointer[place]
 
-	above      *stage
-	below      []*stage
-	input      *edge
-	outputs    []*edge
-	edgeNumber uint16 // of its edge where the pipeline fans out; else 0
+	ports     [3]uint32 // netlink port ids, or 0: of its processes in turn, and of a purge
+	replays   *replayer // of sources and caches
+	signalLog *rate.Limiter
 
-	port, purgePort uint32    // netlink port ids, or 0
-	replays         *replayer // of sources and caches
-	signalLog       *rate.Limiter
+	swap sync.Mutex         // held while its process is started, or exchanged
+	end  context.CancelFunc // ends its supervision; set once that has begun
 
 	mu         sync.Mutex
 	proc       *process
+	port       uint32 // of proc
+	planned    uint32 // processes that a reload started
 	state      string
 	since      time.Time
 	generation uint32
@@ -66,8 +64,8 @@ type stage struct {
 	pastLines  uint64                   // of their logs that were dropped
 }
 
-func newStage(r *Runner, l *line, conf *pipeline.Stage) *stage {
-	s := &stage{runner: r, line: l, conf: conf, address: conf.Address(), state: stateStarting, since: time.Now()}
+func newStage(r *Runner, conf *pipeline.Stage) *stage {
+	s := &stage{runner: r, address: conf.Address(), state: stateStarting, since: time.Now()}
 	s.signalLog = rate.NewLimiter(signalRate, signalBurst)
 	if conf.Kind == plugin.KindSource || conf.Kind == plugin.KindCache {
 		s.replays = newReplayer(s)
@@ -78,87 +76,111 @@ func newStage(r *Runner, l *line, conf *pipeline.Stage) *stage {
 // launch starts a process, configures it, and lets it move data.
 func (s *stage) launch(ctx context.Context) error {
 	s.setState(stateStarting)
-	path, args, err := s.runner.options.Plugins.command(s.conf.Kind, s.conf.Type, s.address)
+	c, err := s.prepare(ctx, s.at())
+	if err == nil {
+		err = c.start(ctx, false)
+	}
 	if err != nil {
 		return s.failed(err)
 	}
-	rules, err := s.rules()
-	if err != nil {
-		return s.failed(err)
-	}
-	files, inputs, outputs := s.descriptors()
-	p, err := startProcess(ctx, s.runner.spawner, processConfig{
-		name: s.address, path: path, args: args, kind: s.conf.Kind, typ: s.conf.Type, netns: s.conf.Traits.GetNetns(), files: files,
-		log: s.runner.log.With("stage", s.address), level: s.runner.options.Level, rules: rules,
-	})
-	if err != nil {
-		return s.failed(err)
-	}
-	s.mu.Lock()
-	s.generation++
-	generation := s.generation
-	s.mu.Unlock()
-	err = startStage(ctx, p, s.conf.Config, &stagepb.StartRequest{
-		Node: s.runner.options.Config.Runner.Name, Stage: s.address, Generation: generation,
-		PortId: s.port, OwnPortIds: s.runner.ports,
-		DropOwn: !s.runner.writeThrough(), WriteThrough: s.runner.writeThrough(), EveryFlow: s.everyFlow(),
-		Inputs: inputs, Outputs: outputs, Screens: s.screens(),
-	})
-	if err != nil {
-		p.kill()
-		err = fmt.Errorf("%s: %w", s.address, err)
-		if tail := p.stderr.tail(); tail != "" && p.crashed() {
-			err = fmt.Errorf("%w; it wrote: %s", err, tail)
-		}
-		return s.failed(err)
-	}
-	s.mu.Lock()
-	s.proc, s.state, s.since, s.statistics = p, stateRunning, time.Now(), nil
-	s.mu.Unlock()
-	go s.readSignals(p)
-	go s.watch(p)
-	s.runner.log.Info("stage runs", "stage", s.address, "pid", p.pid(), "generation", generation)
+	s.install(c)
 	return nil
 }
 
-// screens returns those of the filters right below a source, up to the first that
-// says nothing of itself: it may change what the next one looks at.
-func (s *stage) screens() (screens []*stagepb.Screen) {
-	if s.conf.Kind != plugin.KindSource {
-		return nil
+// A candidate is a process that may become a stage's.
+type candidate struct {
+	*stage
+	at         *place
+	proc       *process
+	generation uint32
+	port       uint32 // its netlink port id, or 0
+}
+
+// prepare starts a process for the stage at a place and configures it.
+func (s *stage) prepare(ctx context.Context, at *place) (*candidate, error) {
+	conf := at.conf
+	path, args, err := at.graph.plugins.command(conf.Kind, conf.Type, s.address)
+	if err != nil {
+		return nil, err
 	}
-	for at := s; len(at.below) == 1 && at.below[0].conf.Kind == plugin.KindFilter; {
-		at = at.below[0]
-		screen := at.conf.Traits.GetScreen()
-		if screen == nil {
-			break
-		}
-		screens = append(screens, screen)
+	rules, err := s.rules(conf)
+	if err != nil {
+		return nil, err
 	}
-	return screens
+	files, _, _ := at.descriptors()
+	p, err := startProcess(ctx, s.runner.spawner, processConfig{
+		name: s.address, path: path, args: args, kind: conf.Kind, typ: conf.Type, netns: conf.Traits.GetNetns(), files: files,
+		log: s.runner.log.With("stage", s.address), level: s.runner.options.Level, rules: rules,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := configureStage(ctx, p, conf.Config); err != nil {
+		return nil, p.giveUp(s.address, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &candidate{stage: s, at: at, proc: p, generation: s.generation + 1, port: s.ports[0]}
+	if s.port == c.port {
+		c.port = s.ports[1] // the process that it replaces may have the other one open
+	}
+	return c, nil
+}
+
+// start has the process open what it needs, and move data unless it is to wait
+// for Resume. After an error nothing is left of it.
+func (c *candidate) start(ctx context.Context, paused bool) error {
+	_, inputs, outputs := c.at.descriptors()
+	start := c.at.start
+	err := startStage(ctx, c.proc, &stagepb.StartRequest{
+		Node: c.at.graph.config.Runner.Name, Stage: c.address, Generation: c.generation,
+		PortId: c.port, OwnPortIds: c.at.graph.ports,
+		DropOwn: !start.WriteThrough, WriteThrough: start.WriteThrough, EveryFlow: start.EveryFlow,
+		Inputs: inputs, Outputs: outputs, Screens: start.Screens, Paused: paused,
+	})
+	if err != nil {
+		return c.proc.giveUp(c.address, err)
+	}
+	return nil
+}
+
+// giveUp ends a process that can't be the stage of an address.
+func (p *process) giveUp(address string, err error) error {
+	p.kill()
+	err = fmt.Errorf("%s: %w", address, err)
+	if tail := p.stderr.tail(); tail != "" && p.crashed() {
+		err = fmt.Errorf("%w; it wrote: %s", err, tail)
+	}
+	return err
+}
+
+// install makes a candidate's process the stage's.
+func (s *stage) install(c *candidate) {
+	s.mu.Lock()
+	s.proc, s.state, s.since, s.statistics = c.proc, stateRunning, time.Now(), nil
+	s.generation, s.port = c.generation, c.port
+	s.mu.Unlock()
+	go s.readSignals(c.proc)
+	go s.watch(c.proc)
+	s.runner.log.Info("stage runs", "stage", s.address, "pid", c.proc.pid(), "generation", c.generation)
 }
 
 // descriptors returns the ends of the edges that the process inherits, and
 // their numbers there.
-func (s *stage) descriptors() (files []*os.File, inputs, outputs []uint32) {
-	if s.input != nil {
-		files = append(files, s.input.read)
+func (p *place) descriptors() (files []*os.File, inputs, outputs []uint32) {
+	if p.input != nil {
+		files = append(files, p.input.read)
 		inputs = append(inputs, firstFile)
 	}
-	for _, e := range s.outputs {
+	for _, e := range p.outputs {
 		outputs = append(outputs, uint32(firstFile+len(files)))
 		files = append(files, e.write)
 	}
 	return files, inputs, outputs
 }
 
-// everyFlow says whether a stage below wants to hear of every flow.
-func (s *stage) everyFlow() bool {
-	return slices.ContainsFunc(s.below, func(b *stage) bool { return b.conf.Traits.GetEveryFlow() || b.everyFlow() })
-}
-
-// startStage configures and starts the stage of a process.
-func startStage(ctx context.Context, p *process, config []byte, start *stagepb.StartRequest) error {
+// configureStage hands a process its configuration.
+func configureStage(ctx context.Context, p *process, config []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	configured, err := p.Configure(ctx, &stagepb.Configuration{Json: config})
@@ -168,6 +190,13 @@ func startStage(ctx context.Context, p *process, config []byte, start *stagepb.S
 	if len(configured.Diagnostics) > 0 {
 		return fmt.Errorf("configure: %s", configured.Diagnostics[0].Detail)
 	}
+	return nil
+}
+
+// startStage starts the stage of a process that is configured.
+func startStage(ctx context.Context, p *process, start *stagepb.StartRequest) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	started, err := p.Start(ctx, start)
 	if err != nil {
 		return fmt.Errorf("start: %w", plain(err))
@@ -203,40 +232,64 @@ func (s *stage) runs() bool { return s.process() != nil }
 // supervise starts the stage again whenever it dies, until ctx ends.
 func (s *stage) supervise(ctx context.Context) {
 	backoff := minBackoff
-	for {
-		p := s.process()
+	for ctx.Err() == nil {
 		started := time.Now()
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.exited:
+		if !s.awaitDeath(ctx) {
+			continue
 		}
-		if ctx.Err() != nil {
-			return
-		}
-		s.died(p)
 		if time.Since(started) > longEnough {
 			backoff = minBackoff
 		}
-		for {
+		for again := true; again; {
 			select {
 			case <-ctx.Done():
 				return
 			case <-time.After(backoff):
 			}
 			backoff = min(2*backoff, maxBackoff)
-			if ctx.Err() != nil {
-				return
-			}
-			err := s.launch(ctx)
-			if err == nil {
-				break
-			}
-			s.setState(stateWaiting)
-			s.runner.log.Error("stage does not start", "stage", s.address, "error", err, "again_in", backoff)
+			again = s.revive(ctx, backoff)
 		}
-		s.runner.stageRestarted(s)
 	}
+}
+
+// awaitDeath waits until the stage's process has died, and notes it. It says
+// false if that was meant: a reload has put another one in its place, or ctx has
+// ended.
+func (s *stage) awaitDeath(ctx context.Context) bool {
+	p := s.process()
+	if p != nil {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-p.exited:
+		}
+	}
+	s.swap.Lock()
+	defer s.swap.Unlock()
+	if ctx.Err() != nil || s.process() != p {
+		return false
+	}
+	if p != nil {
+		s.died(p)
+	}
+	return true
+}
+
+// revive starts the stage unless a reload has done so, and says whether to try
+// again.
+func (s *stage) revive(ctx context.Context, backoff time.Duration) (again bool) {
+	s.swap.Lock()
+	defer s.swap.Unlock()
+	if ctx.Err() != nil || s.runs() {
+		return false
+	}
+	if err := s.launch(ctx); err != nil {
+		s.setState(stateWaiting)
+		s.runner.log.Error("stage does not start", "stage", s.address, "error", err, "again_in", backoff)
+		return true
+	}
+	s.runner.stageRestarted(s)
+	return false
 }
 
 // died notes how a process ended and keeps what it had counted.

@@ -47,10 +47,13 @@ func lost(s *stagepb.StatisticsReply) uint64 {
 func (r *Runner) Status(context.Context) (*control.Status, error) {
 	r.refresh()
 	status := &control.Status{
-		Node: r.options.Config.Runner.Name, Version: r.options.Version, PID: os.Getpid(), Started: r.started,
+		Node: r.graph().config.Runner.Name, Version: r.options.Version, PID: os.Getpid(), Started: r.started,
 		Role: r.role.get(), Purge: r.purges.next(), Scheduler: scheduler(), Signals: r.signals.list(), Replays: []control.ReplayStatus{},
 	}
-	for _, l := range r.pipelines {
+	if last := r.LastReload(); !last.Time.IsZero() {
+		status.Reload = &last
+	}
+	for _, l := range r.graph().pipelines {
 		p := control.PipelineStatus{Name: l.name}
 		for _, s := range l.stages {
 			p.Stages = append(p.Stages, s.status())
@@ -64,16 +67,16 @@ func (r *Runner) Status(context.Context) (*control.Status, error) {
 }
 
 func (s *stage) status() control.StageStatus {
-	below := s.belowTotals()
+	below := s.at().belowTotals()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := control.StageStatus{
-		Address: s.address, Kind: string(s.conf.Kind), Type: s.conf.Type, State: s.state, Since: s.since,
-		Restarts: uint64(max(s.generation, 1) - 1), LastError: s.lastError,
+		Address: s.address, Kind: string(s.conf().Kind), Type: s.conf().Type, State: s.state, Since: s.since,
+		Restarts: uint64(max(s.generation, s.planned+1) - s.planned - 1), LastError: s.lastError,
 		EventsIn: s.past.in, EventsOut: s.past.out, Lost: s.past.lost,
 	}
-	if s.input != nil {
-		c.QueueBytes = s.input.queued()
+	if s.input() != nil {
+		c.QueueBytes = s.input().queued()
 	}
 	if s.proc != nil {
 		c.PID = s.proc.pid()

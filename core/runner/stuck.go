@@ -31,7 +31,7 @@ func (r *Runner) Supervision() func() []string {
 }
 
 func (r *Runner) unsupervised(seen map[*stage]sighting, now time.Time) (stuck []string) {
-	for _, s := range r.stages {
+	for _, s := range r.graph().stages {
 		s.mu.Lock()
 		is := sighting{state: s.state, entered: s.since, statistics: s.statistics, since: now}
 		s.mu.Unlock()

@@ -25,7 +25,8 @@ func TestSupervision(t *testing.T) {
 		{"is drained", stateDrained, nothing, false},
 	} {
 		s := &stage{address: "local.cache.memory", state: c.state, since: time.Now()}
-		r, seen, now := &Runner{stages: []*stage{s}}, map[*stage]sighting{}, time.Now()
+		r, seen, now := &Runner{}, map[*stage]sighting{}, time.Now()
+		r.current.Store(&graph{stages: []*stage{s}})
 		for range 10 {
 			if got := r.unsupervised(seen, now); len(got) > 0 && !c.want {
 				t.Errorf("%s: %q", c.name, got)

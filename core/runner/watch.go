@@ -66,7 +66,7 @@ func untilLook() time.Duration { return watchInterval - time.Since(began)%watchI
 
 // due says whether it is time to ask.
 func (w *watcher) due() bool {
-	input, waited := w.stage.input, time.Since(w.asked)
+	input, waited := w.stage.input(), time.Since(w.asked)
 	stays := false
 	if input != nil {
 		queued := input.queued() > 0
@@ -100,11 +100,11 @@ func (w *watcher) ask() string {
 		return ""
 	}
 	w.failing = time.Time{}
-	if w.stage.input == nil {
+	if w.stage.input() == nil {
 		return w.beat(reply, time.Now())
 	}
 	done := reply.BatchesIn + reply.BatchesOut
-	if done != w.batches || reply.Sending || w.stage.input.queued() == 0 {
+	if done != w.batches || reply.Sending || w.stage.input().queued() == 0 {
 		w.progressed, w.batches = time.Now(), done
 	}
 	if time.Since(w.progressed) >= stuckTimeout {
@@ -145,7 +145,7 @@ func (s *stage) measure(p *process, timeout time.Duration) (*stagepb.StatisticsR
 // as it was when it last did.
 func (r *Runner) refresh() {
 	var wait sync.WaitGroup
-	for _, s := range r.stages {
+	for _, s := range r.graph().stages {
 		if p := s.process(); p != nil {
 			wait.Go(func() { _, _ = s.measure(p, freshTimeout) })
 		}

@@ -41,9 +41,9 @@ func Prepare(fd int) error {
 	return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout)
 }
 
-// Packet waits for a packet on a prepared socket and reads it into buf. It
-// returns 0 at the end of the stream, and EAGAIN or EINTR when it is to be called
-// again.
+// Packet waits a moment for a packet on a prepared socket and reads it into buf. It
+// returns 0 at the end of the stream, EINTR when it is to be called again, and
+// EAGAIN when there is none: Await waits for the next.
 func (l *Loop) Packet(fd int, buf []byte) (int, error) {
 	l.yield()
 	flags := 0 // wait, as long as Prepare said
@@ -52,15 +52,17 @@ func (l *Loop) Packet(fd int, buf []byte) (int, error) {
 	}
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)),
 		uintptr(flags), 0, 0)
-	switch errno {
-	case 0:
-		return int(n), nil
-	case unix.EAGAIN:
-		if _, err := l.told([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, Forever); err != nil {
-			return 0, err
-		}
+	if errno != 0 {
+		return 0, errno
 	}
-	return 0, errno
+	return int(n), nil
+}
+
+// Await waits until one of fds can be used, however long it takes; it may return
+// early.
+func (l *Loop) Await(fds []unix.PollFd) error {
+	_, err := l.told(fds, Forever)
+	return err
 }
 
 // Descriptors waits until one of fds can be used, at most d, and says how many

@@ -37,7 +37,10 @@ func packet(t *testing.T, l *Loop, fd int) string {
 		if err == nil {
 			return string(buf[:n])
 		}
-		if err != unix.EAGAIN && err != unix.EINTR {
+		if err == unix.EAGAIN {
+			err = l.Await([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}})
+		}
+		if err != nil && err != unix.EINTR {
 			t.Fatal(err)
 		}
 	}

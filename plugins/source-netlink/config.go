@@ -104,7 +104,7 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 
 // Traits tells the runner where the stage is to run.
 func (c *Config) Traits() plugin.Traits {
-	return plugin.Traits{NetNS: c.NetNS, Kernel: true, Needs: plugin.Needs{
+	return plugin.Traits{NetNS: c.NetNS, Kernel: true, Screened: c.KernelFilter, Needs: plugin.Needs{
 		Capabilities: []string{"net_admin"}, Network: true,
 		Read: []string{"/proc"}, Write: []string{ctnl.Settings},
 	}}

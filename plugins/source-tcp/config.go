@@ -31,7 +31,7 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 // peers can be asked.
 func (c *Config) Traits() plugin.Traits {
 	return plugin.Traits{
-		NetNS: c.NetNS, RequestResync: c.RequestResync,
+		NetNS: c.NetNS, RequestResync: c.RequestResync, Exclusive: true, // it listens
 		Link:  c.Places().Name(c.NetNS, func(p synclink.OwnPlace) string { return p.Name("tcp") }),
 		Needs: c.Places().Needs(func(p synclink.OwnPlace) uint16 { return p.Port }),
 	}

@@ -627,6 +627,9 @@ type Traits struct {
 	Screen        *Screen                `protobuf:"bytes,9,opt,name=screen,proto3" json:"screen,omitempty"`                            // of a filter
 	EveryFlow     bool                   `protobuf:"varint,10,opt,name=every_flow,json=everyFlow,proto3" json:"every_flow,omitempty"`   // of a sink
 	Needs         *Needs                 `protobuf:"bytes,11,opt,name=needs,proto3" json:"needs,omitempty"`
+	Exclusive     bool                   `protobuf:"varint,20,opt,name=exclusive,proto3" json:"exclusive,omitempty"` // what it opens can't be opened while its predecessor has it
+	Screened      bool                   `protobuf:"varint,21,opt,name=screened,proto3" json:"screened,omitempty"`   // a source that uses StartRequest.screens
+	Handover      bool                   `protobuf:"varint,22,opt,name=handover,proto3" json:"handover,omitempty"`   // it knows Pause, Resume, Rewire, Adjust, and Drain of any stage
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -736,6 +739,27 @@ func (x *Traits) GetNeeds() *Needs {
 		return x.Needs
 	}
 	return nil
+}
+
+func (x *Traits) GetExclusive() bool {
+	if x != nil {
+		return x.Exclusive
+	}
+	return false
+}
+
+func (x *Traits) GetScreened() bool {
+	if x != nil {
+		return x.Screened
+	}
+	return false
+}
+
+func (x *Traits) GetHandover() bool {
+	if x != nil {
+		return x.Handover
+	}
+	return false
 }
 
 // What a stage must be allowed to do: see plugin.Needs.
@@ -986,6 +1010,7 @@ type StartRequest struct {
 	Outputs       []uint32               `protobuf:"varint,10,rep,packed,name=outputs,proto3" json:"outputs,omitempty"`               // none for a sink
 	Screens       []*Screen              `protobuf:"bytes,11,rep,name=screens,proto3" json:"screens,omitempty"`                       // for a source: of the filters right below it
 	EveryFlow     bool                   `protobuf:"varint,12,opt,name=every_flow,json=everyFlow,proto3" json:"every_flow,omitempty"` // for a cache: of the sinks below it
+	Paused        bool                   `protobuf:"varint,20,opt,name=paused,proto3" json:"paused,omitempty"`                        // open, but move no data before Resume
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1104,6 +1129,159 @@ func (x *StartRequest) GetEveryFlow() bool {
 	return false
 }
 
+func (x *StartRequest) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+type PauseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Input         bool                   `protobuf:"varint,1,opt,name=input,proto3" json:"input,omitempty"` // read no more, either
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PauseRequest) Reset() {
+	*x = PauseRequest{}
+	mi := &file_stage_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PauseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PauseRequest) ProtoMessage() {}
+
+func (x *PauseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stage_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PauseRequest.ProtoReflect.Descriptor instead.
+func (*PauseRequest) Descriptor() ([]byte, []int) {
+	return file_stage_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PauseRequest) GetInput() bool {
+	if x != nil {
+		return x.Input
+	}
+	return false
+}
+
+type RewireRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The outputs from now on, in order: one of the present ones by its number,
+	// counted from 1, or 0 for the next new descriptor.
+	Outputs []uint32 `protobuf:"varint,1,rep,packed,name=outputs,proto3" json:"outputs,omitempty"`
+	// New descriptors come over the socket whose descriptor is in the environment
+	// variable SLUICE_HANDOVER, as SCM_RIGHTS of one packet, which has arrived
+	// before this call. It holds this number, 8 bytes, little endian; packets that
+	// hold another one are of calls that failed.
+	Token         uint64 `protobuf:"varint,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RewireRequest) Reset() {
+	*x = RewireRequest{}
+	mi := &file_stage_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RewireRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RewireRequest) ProtoMessage() {}
+
+func (x *RewireRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stage_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RewireRequest.ProtoReflect.Descriptor instead.
+func (*RewireRequest) Descriptor() ([]byte, []int) {
+	return file_stage_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RewireRequest) GetOutputs() []uint32 {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *RewireRequest) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+type AdjustRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	LogLevel      string                 `protobuf:"bytes,1,opt,name=log_level,json=logLevel,proto3" json:"log_level,omitempty"` // the least severe level worth writing, as slog writes it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdjustRequest) Reset() {
+	*x = AdjustRequest{}
+	mi := &file_stage_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdjustRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdjustRequest) ProtoMessage() {}
+
+func (x *AdjustRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_stage_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdjustRequest.ProtoReflect.Descriptor instead.
+func (*AdjustRequest) Descriptor() ([]byte, []int) {
+	return file_stage_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AdjustRequest) GetLogLevel() string {
+	if x != nil {
+		return x.LogLevel
+	}
+	return ""
+}
+
 type Started struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
@@ -1113,7 +1291,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_stage_proto_msgTypes[16]
+	mi := &file_stage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1303,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[16]
+	mi := &file_stage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1316,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{16}
+	return file_stage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Started) GetError() string {
@@ -1161,7 +1339,7 @@ type ReplayRequest struct {
 
 func (x *ReplayRequest) Reset() {
 	*x = ReplayRequest{}
-	mi := &file_stage_proto_msgTypes[17]
+	mi := &file_stage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1351,7 @@ func (x *ReplayRequest) String() string {
 func (*ReplayRequest) ProtoMessage() {}
 
 func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[17]
+	mi := &file_stage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1364,7 @@ func (x *ReplayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayRequest.ProtoReflect.Descriptor instead.
 func (*ReplayRequest) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{17}
+	return file_stage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReplayRequest) GetId() uint64 {
@@ -1247,7 +1425,7 @@ type StatisticsReply struct {
 
 func (x *StatisticsReply) Reset() {
 	*x = StatisticsReply{}
-	mi := &file_stage_proto_msgTypes[18]
+	mi := &file_stage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1259,7 +1437,7 @@ func (x *StatisticsReply) String() string {
 func (*StatisticsReply) ProtoMessage() {}
 
 func (x *StatisticsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[18]
+	mi := &file_stage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1272,7 +1450,7 @@ func (x *StatisticsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatisticsReply.ProtoReflect.Descriptor instead.
 func (*StatisticsReply) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{18}
+	return file_stage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StatisticsReply) GetBatchesIn() uint64 {
@@ -1387,7 +1565,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_stage_proto_msgTypes[19]
+	mi := &file_stage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1577,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[19]
+	mi := &file_stage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1590,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{19}
+	return file_stage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Peer) GetAddress() string {
@@ -1470,7 +1648,7 @@ type Statistic struct {
 
 func (x *Statistic) Reset() {
 	*x = Statistic{}
-	mi := &file_stage_proto_msgTypes[20]
+	mi := &file_stage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1660,7 @@ func (x *Statistic) String() string {
 func (*Statistic) ProtoMessage() {}
 
 func (x *Statistic) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[20]
+	mi := &file_stage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1673,7 @@ func (x *Statistic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Statistic.ProtoReflect.Descriptor instead.
 func (*Statistic) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{20}
+	return file_stage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Statistic) GetName() string {
@@ -1544,7 +1722,7 @@ type CommandRequest struct {
 
 func (x *CommandRequest) Reset() {
 	*x = CommandRequest{}
-	mi := &file_stage_proto_msgTypes[21]
+	mi := &file_stage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +1734,7 @@ func (x *CommandRequest) String() string {
 func (*CommandRequest) ProtoMessage() {}
 
 func (x *CommandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[21]
+	mi := &file_stage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +1747,7 @@ func (x *CommandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRequest.ProtoReflect.Descriptor instead.
 func (*CommandRequest) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{21}
+	return file_stage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CommandRequest) GetName() string {
@@ -1602,7 +1780,7 @@ type CommandOutput struct {
 
 func (x *CommandOutput) Reset() {
 	*x = CommandOutput{}
-	mi := &file_stage_proto_msgTypes[22]
+	mi := &file_stage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1792,7 @@ func (x *CommandOutput) String() string {
 func (*CommandOutput) ProtoMessage() {}
 
 func (x *CommandOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[22]
+	mi := &file_stage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1805,7 @@ func (x *CommandOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandOutput.ProtoReflect.Descriptor instead.
 func (*CommandOutput) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{22}
+	return file_stage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CommandOutput) GetData() []byte {
@@ -1650,7 +1828,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_stage_proto_msgTypes[23]
+	mi := &file_stage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1840,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[23]
+	mi := &file_stage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1853,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{23}
+	return file_stage_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Signal) GetName() string {
@@ -1726,7 +1904,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stage_proto_msgTypes[24]
+	mi := &file_stage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1916,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[24]
+	mi := &file_stage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1929,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{24}
+	return file_stage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Report) GetReplay() uint64 {
@@ -1799,7 +1977,7 @@ type Count struct {
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_stage_proto_msgTypes[25]
+	mi := &file_stage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +1989,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[25]
+	mi := &file_stage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +2002,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{25}
+	return file_stage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Count) GetName() string {
@@ -1885,7 +2063,7 @@ const file_stage_proto_rawDesc = "" +
 	"\x04Step\x12\x14\n" +
 	"\x04name\x18\x01 \x01(\tH\x00R\x04name\x12\x16\n" +
 	"\x05index\x18\x02 \x01(\rH\x00R\x05indexB\x06\n" +
-	"\x04step\"\xd6\x02\n" +
+	"\x04step\"\xac\x03\n" +
 	"\x06Traits\x12\x1a\n" +
 	"\bcommands\x18\x01 \x03(\tR\bcommands\x12\x14\n" +
 	"\x05netns\x18\x02 \x01(\tR\x05netns\x12\x12\n" +
@@ -1900,7 +2078,10 @@ const file_stage_proto_rawDesc = "" +
 	"\n" +
 	"every_flow\x18\n" +
 	" \x01(\bR\teveryFlow\x12,\n" +
-	"\x05needs\x18\v \x01(\v2\x16.sluice.stage.v1.NeedsR\x05needs\"\x90\x01\n" +
+	"\x05needs\x18\v \x01(\v2\x16.sluice.stage.v1.NeedsR\x05needs\x12\x1c\n" +
+	"\texclusive\x18\x14 \x01(\bR\texclusive\x12\x1a\n" +
+	"\bscreened\x18\x15 \x01(\bR\bscreened\x12\x1a\n" +
+	"\bhandover\x18\x16 \x01(\bR\bhandover\"\x90\x01\n" +
 	"\x05Needs\x12\"\n" +
 	"\fcapabilities\x18\x01 \x03(\tR\fcapabilities\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\bR\anetwork\x12\x12\n" +
@@ -1916,7 +2097,7 @@ const file_stage_proto_rawDesc = "" +
 	"\tprotocols\x18\x02 \x01(\fR\tprotocols\"A\n" +
 	"\vAddressList\x12\x16\n" +
 	"\x06accept\x18\x01 \x01(\bR\x06accept\x12\x1a\n" +
-	"\bprefixes\x18\x02 \x03(\tR\bprefixes\"\xf2\x02\n" +
+	"\bprefixes\x18\x02 \x03(\tR\bprefixes\"\x8a\x03\n" +
 	"\fStartRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05stage\x18\x02 \x01(\tR\x05stage\x12\x1e\n" +
@@ -1934,7 +2115,15 @@ const file_stage_proto_rawDesc = "" +
 	" \x03(\rR\aoutputs\x121\n" +
 	"\ascreens\x18\v \x03(\v2\x17.sluice.stage.v1.ScreenR\ascreens\x12\x1d\n" +
 	"\n" +
-	"every_flow\x18\f \x01(\bR\teveryFlow\"\x1f\n" +
+	"every_flow\x18\f \x01(\bR\teveryFlow\x12\x16\n" +
+	"\x06paused\x18\x14 \x01(\bR\x06paused\"$\n" +
+	"\fPauseRequest\x12\x14\n" +
+	"\x05input\x18\x01 \x01(\bR\x05input\"?\n" +
+	"\rRewireRequest\x12\x18\n" +
+	"\aoutputs\x18\x01 \x03(\rR\aoutputs\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\x04R\x05token\",\n" +
+	"\rAdjustRequest\x12\x1b\n" +
+	"\tlog_level\x18\x01 \x01(\tR\blogLevel\"\x1f\n" +
 	"\aStarted\x12\x14\n" +
 	"\x05error\x18\x01 \x01(\tR\x05error\"\x7f\n" +
 	"\rReplayRequest\x12\x0e\n" +
@@ -1995,13 +2184,17 @@ const file_stage_proto_rawDesc = "" +
 	"\tunreached\x18\x05 \x01(\tR\tunreached\"1\n" +
 	"\x05Count\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value2\xae\x04\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value2\xac\x06\n" +
 	"\x05Stage\x12J\n" +
 	"\bDescribe\x12 .sluice.stage.v1.DescribeRequest\x1a\x1c.sluice.stage.v1.Description\x12H\n" +
 	"\tConfigure\x12\x1e.sluice.stage.v1.Configuration\x1a\x1b.sluice.stage.v1.Configured\x12@\n" +
 	"\x05Start\x12\x1d.sluice.stage.v1.StartRequest\x1a\x18.sluice.stage.v1.Started\x12@\n" +
 	"\x06Replay\x12\x1e.sluice.stage.v1.ReplayRequest\x1a\x16.sluice.stage.v1.Empty\x127\n" +
-	"\x05Drain\x12\x16.sluice.stage.v1.Empty\x1a\x16.sluice.stage.v1.Empty\x12F\n" +
+	"\x05Drain\x12\x16.sluice.stage.v1.Empty\x1a\x16.sluice.stage.v1.Empty\x12>\n" +
+	"\x05Pause\x12\x1d.sluice.stage.v1.PauseRequest\x1a\x16.sluice.stage.v1.Empty\x128\n" +
+	"\x06Resume\x12\x16.sluice.stage.v1.Empty\x1a\x16.sluice.stage.v1.Empty\x12@\n" +
+	"\x06Rewire\x12\x1e.sluice.stage.v1.RewireRequest\x1a\x16.sluice.stage.v1.Empty\x12@\n" +
+	"\x06Adjust\x12\x1e.sluice.stage.v1.AdjustRequest\x1a\x16.sluice.stage.v1.Empty\x12F\n" +
 	"\n" +
 	"Statistics\x12\x16.sluice.stage.v1.Empty\x1a .sluice.stage.v1.StatisticsReply\x12L\n" +
 	"\aCommand\x12\x1f.sluice.stage.v1.CommandRequest\x1a\x1e.sluice.stage.v1.CommandOutput0\x01\x12<\n" +
@@ -2019,7 +2212,7 @@ func file_stage_proto_rawDescGZIP() []byte {
 	return file_stage_proto_rawDescData
 }
 
-var file_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_stage_proto_goTypes = []any{
 	(*Empty)(nil),           // 0: sluice.stage.v1.Empty
 	(*DescribeRequest)(nil), // 1: sluice.stage.v1.DescribeRequest
@@ -2037,16 +2230,19 @@ var file_stage_proto_goTypes = []any{
 	(*ProtocolList)(nil),    // 13: sluice.stage.v1.ProtocolList
 	(*AddressList)(nil),     // 14: sluice.stage.v1.AddressList
 	(*StartRequest)(nil),    // 15: sluice.stage.v1.StartRequest
-	(*Started)(nil),         // 16: sluice.stage.v1.Started
-	(*ReplayRequest)(nil),   // 17: sluice.stage.v1.ReplayRequest
-	(*StatisticsReply)(nil), // 18: sluice.stage.v1.StatisticsReply
-	(*Peer)(nil),            // 19: sluice.stage.v1.Peer
-	(*Statistic)(nil),       // 20: sluice.stage.v1.Statistic
-	(*CommandRequest)(nil),  // 21: sluice.stage.v1.CommandRequest
-	(*CommandOutput)(nil),   // 22: sluice.stage.v1.CommandOutput
-	(*Signal)(nil),          // 23: sluice.stage.v1.Signal
-	(*Report)(nil),          // 24: sluice.stage.v1.Report
-	(*Count)(nil),           // 25: sluice.stage.v1.Count
+	(*PauseRequest)(nil),    // 16: sluice.stage.v1.PauseRequest
+	(*RewireRequest)(nil),   // 17: sluice.stage.v1.RewireRequest
+	(*AdjustRequest)(nil),   // 18: sluice.stage.v1.AdjustRequest
+	(*Started)(nil),         // 19: sluice.stage.v1.Started
+	(*ReplayRequest)(nil),   // 20: sluice.stage.v1.ReplayRequest
+	(*StatisticsReply)(nil), // 21: sluice.stage.v1.StatisticsReply
+	(*Peer)(nil),            // 22: sluice.stage.v1.Peer
+	(*Statistic)(nil),       // 23: sluice.stage.v1.Statistic
+	(*CommandRequest)(nil),  // 24: sluice.stage.v1.CommandRequest
+	(*CommandOutput)(nil),   // 25: sluice.stage.v1.CommandOutput
+	(*Signal)(nil),          // 26: sluice.stage.v1.Signal
+	(*Report)(nil),          // 27: sluice.stage.v1.Report
+	(*Count)(nil),           // 28: sluice.stage.v1.Count
 }
 var file_stage_proto_depIdxs = []int32{
 	3,  // 0: sluice.stage.v1.Description.schema:type_name -> sluice.stage.v1.Schema
@@ -2061,28 +2257,36 @@ var file_stage_proto_depIdxs = []int32{
 	13, // 9: sluice.stage.v1.Screen.protocols:type_name -> sluice.stage.v1.ProtocolList
 	14, // 10: sluice.stage.v1.Screen.addresses:type_name -> sluice.stage.v1.AddressList
 	12, // 11: sluice.stage.v1.StartRequest.screens:type_name -> sluice.stage.v1.Screen
-	20, // 12: sluice.stage.v1.StatisticsReply.own:type_name -> sluice.stage.v1.Statistic
-	19, // 13: sluice.stage.v1.StatisticsReply.peers:type_name -> sluice.stage.v1.Peer
-	24, // 14: sluice.stage.v1.Signal.done:type_name -> sluice.stage.v1.Report
-	25, // 15: sluice.stage.v1.Report.counts:type_name -> sluice.stage.v1.Count
+	23, // 12: sluice.stage.v1.StatisticsReply.own:type_name -> sluice.stage.v1.Statistic
+	22, // 13: sluice.stage.v1.StatisticsReply.peers:type_name -> sluice.stage.v1.Peer
+	27, // 14: sluice.stage.v1.Signal.done:type_name -> sluice.stage.v1.Report
+	28, // 15: sluice.stage.v1.Report.counts:type_name -> sluice.stage.v1.Count
 	1,  // 16: sluice.stage.v1.Stage.Describe:input_type -> sluice.stage.v1.DescribeRequest
 	6,  // 17: sluice.stage.v1.Stage.Configure:input_type -> sluice.stage.v1.Configuration
 	15, // 18: sluice.stage.v1.Stage.Start:input_type -> sluice.stage.v1.StartRequest
-	17, // 19: sluice.stage.v1.Stage.Replay:input_type -> sluice.stage.v1.ReplayRequest
+	20, // 19: sluice.stage.v1.Stage.Replay:input_type -> sluice.stage.v1.ReplayRequest
 	0,  // 20: sluice.stage.v1.Stage.Drain:input_type -> sluice.stage.v1.Empty
-	0,  // 21: sluice.stage.v1.Stage.Statistics:input_type -> sluice.stage.v1.Empty
-	21, // 22: sluice.stage.v1.Stage.Command:input_type -> sluice.stage.v1.CommandRequest
-	0,  // 23: sluice.stage.v1.Stage.Signals:input_type -> sluice.stage.v1.Empty
-	2,  // 24: sluice.stage.v1.Stage.Describe:output_type -> sluice.stage.v1.Description
-	7,  // 25: sluice.stage.v1.Stage.Configure:output_type -> sluice.stage.v1.Configured
-	16, // 26: sluice.stage.v1.Stage.Start:output_type -> sluice.stage.v1.Started
-	0,  // 27: sluice.stage.v1.Stage.Replay:output_type -> sluice.stage.v1.Empty
-	0,  // 28: sluice.stage.v1.Stage.Drain:output_type -> sluice.stage.v1.Empty
-	18, // 29: sluice.stage.v1.Stage.Statistics:output_type -> sluice.stage.v1.StatisticsReply
-	22, // 30: sluice.stage.v1.Stage.Command:output_type -> sluice.stage.v1.CommandOutput
-	23, // 31: sluice.stage.v1.Stage.Signals:output_type -> sluice.stage.v1.Signal
-	24, // [24:32] is the sub-list for method output_type
-	16, // [16:24] is the sub-list for method input_type
+	16, // 21: sluice.stage.v1.Stage.Pause:input_type -> sluice.stage.v1.PauseRequest
+	0,  // 22: sluice.stage.v1.Stage.Resume:input_type -> sluice.stage.v1.Empty
+	17, // 23: sluice.stage.v1.Stage.Rewire:input_type -> sluice.stage.v1.RewireRequest
+	18, // 24: sluice.stage.v1.Stage.Adjust:input_type -> sluice.stage.v1.AdjustRequest
+	0,  // 25: sluice.stage.v1.Stage.Statistics:input_type -> sluice.stage.v1.Empty
+	24, // 26: sluice.stage.v1.Stage.Command:input_type -> sluice.stage.v1.CommandRequest
+	0,  // 27: sluice.stage.v1.Stage.Signals:input_type -> sluice.stage.v1.Empty
+	2,  // 28: sluice.stage.v1.Stage.Describe:output_type -> sluice.stage.v1.Description
+	7,  // 29: sluice.stage.v1.Stage.Configure:output_type -> sluice.stage.v1.Configured
+	19, // 30: sluice.stage.v1.Stage.Start:output_type -> sluice.stage.v1.Started
+	0,  // 31: sluice.stage.v1.Stage.Replay:output_type -> sluice.stage.v1.Empty
+	0,  // 32: sluice.stage.v1.Stage.Drain:output_type -> sluice.stage.v1.Empty
+	0,  // 33: sluice.stage.v1.Stage.Pause:output_type -> sluice.stage.v1.Empty
+	0,  // 34: sluice.stage.v1.Stage.Resume:output_type -> sluice.stage.v1.Empty
+	0,  // 35: sluice.stage.v1.Stage.Rewire:output_type -> sluice.stage.v1.Empty
+	0,  // 36: sluice.stage.v1.Stage.Adjust:output_type -> sluice.stage.v1.Empty
+	21, // 37: sluice.stage.v1.Stage.Statistics:output_type -> sluice.stage.v1.StatisticsReply
+	25, // 38: sluice.stage.v1.Stage.Command:output_type -> sluice.stage.v1.CommandOutput
+	26, // 39: sluice.stage.v1.Stage.Signals:output_type -> sluice.stage.v1.Signal
+	28, // [28:40] is the sub-list for method output_type
+	16, // [16:28] is the sub-list for method input_type
 	16, // [16:16] is the sub-list for extension type_name
 	16, // [16:16] is the sub-list for extension extendee
 	0,  // [0:16] is the sub-list for field type_name
@@ -2103,7 +2307,7 @@ func file_stage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stage_proto_rawDesc), len(file_stage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

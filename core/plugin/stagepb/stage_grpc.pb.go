@@ -27,6 +27,10 @@ const (
 	Stage_Start_FullMethodName      = "/sluice.stage.v1.Stage/Start"
 	Stage_Replay_FullMethodName     = "/sluice.stage.v1.Stage/Replay"
 	Stage_Drain_FullMethodName      = "/sluice.stage.v1.Stage/Drain"
+	Stage_Pause_FullMethodName      = "/sluice.stage.v1.Stage/Pause"
+	Stage_Resume_FullMethodName     = "/sluice.stage.v1.Stage/Resume"
+	Stage_Rewire_FullMethodName     = "/sluice.stage.v1.Stage/Rewire"
+	Stage_Adjust_FullMethodName     = "/sluice.stage.v1.Stage/Adjust"
 	Stage_Statistics_FullMethodName = "/sluice.stage.v1.Stage/Statistics"
 	Stage_Command_FullMethodName    = "/sluice.stage.v1.Stage/Command"
 	Stage_Signals_FullMethodName    = "/sluice.stage.v1.Stage/Signals"
@@ -45,9 +49,19 @@ type StageClient interface {
 	Start(ctx context.Context, in *StartRequest, opts ...grpc.CallOption) (*Started, error)
 	// Replay returns at once; the receiver's Done signal tells of the end.
 	Replay(ctx context.Context, in *ReplayRequest, opts ...grpc.CallOption) (*Empty, error)
-	// Drain tells a source to send what it holds and to end; the others drain
-	// when they read the end of their input.
+	// Drain tells a stage to take nothing more in, to send what it holds and to
+	// end. (All but a source also drain when they read the end of their input.) It
+	// ends a pause.
 	Drain(ctx context.Context, in *Empty, opts ...grpc.CallOption) (*Empty, error)
+	// Pause returns once nothing more is sent, and nothing more read if that is
+	// asked for: what was read is done then. Until Resume, or Drain.
+	Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*Empty, error)
+	// Resume ends a pause, and lets a stage that was started paused begin.
+	Resume(ctx context.Context, in *Empty, opts ...grpc.CallOption) (*Empty, error)
+	// Rewire gives a stage that is paused other outputs.
+	Rewire(ctx context.Context, in *RewireRequest, opts ...grpc.CallOption) (*Empty, error)
+	// Adjust changes what a stage was told when it was started, as it runs.
+	Adjust(ctx context.Context, in *AdjustRequest, opts ...grpc.CallOption) (*Empty, error)
 	Statistics(ctx context.Context, in *Empty, opts ...grpc.CallOption) (*StatisticsReply, error)
 	// Command carries out one of the commands that Traits names.
 	Command(ctx context.Context, in *CommandRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CommandOutput], error)
@@ -107,6 +121,46 @@ func (c *stageClient) Drain(ctx context.Context, in *Empty, opts ...grpc.CallOpt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Empty)
 	err := c.cc.Invoke(ctx, Stage_Drain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *stageClient) Pause(ctx context.Context, in *PauseRequest, opts ...grpc.CallOption) (*Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Empty)
+	err := c.cc.Invoke(ctx, Stage_Pause_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *stageClient) Resume(ctx context.Context, in *Empty, opts ...grpc.CallOption) (*Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Empty)
+	err := c.cc.Invoke(ctx, Stage_Resume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *stageClient) Rewire(ctx context.Context, in *RewireRequest, opts ...grpc.CallOption) (*Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Empty)
+	err := c.cc.Invoke(ctx, Stage_Rewire_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *stageClient) Adjust(ctx context.Context, in *AdjustRequest, opts ...grpc.CallOption) (*Empty, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Empty)
+	err := c.cc.Invoke(ctx, Stage_Adjust_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -174,9 +228,19 @@ type StageServer interface {
 	Start(context.Context, *StartRequest) (*Started, error)
 	// Replay returns at once; the receiver's Done signal tells of the end.
 	Replay(context.Context, *ReplayRequest) (*Empty, error)
-	// Drain tells a source to send what it holds and to end; the others drain
-	// when they read the end of their input.
+	// Drain tells a stage to take nothing more in, to send what it holds and to
+	// end. (All but a source also drain when they read the end of their input.) It
+	// ends a pause.
 	Drain(context.Context, *Empty) (*Empty, error)
+	// Pause returns once nothing more is sent, and nothing more read if that is
+	// asked for: what was read is done then. Until Resume, or Drain.
+	Pause(context.Context, *PauseRequest) (*Empty, error)
+	// Resume ends a pause, and lets a stage that was started paused begin.
+	Resume(context.Context, *Empty) (*Empty, error)
+	// Rewire gives a stage that is paused other outputs.
+	Rewire(context.Context, *RewireRequest) (*Empty, error)
+	// Adjust changes what a stage was told when it was started, as it runs.
+	Adjust(context.Context, *AdjustRequest) (*Empty, error)
 	Statistics(context.Context, *Empty) (*StatisticsReply, error)
 	// Command carries out one of the commands that Traits names.
 	Command(*CommandRequest, grpc.ServerStreamingServer[CommandOutput]) error
@@ -206,6 +270,18 @@ func (UnimplementedStageServer) Replay(context.Context, *ReplayRequest) (*Empty,
 }
 func (UnimplementedStageServer) Drain(context.Context, *Empty) (*Empty, error) {
 	return nil, status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedStageServer) Pause(context.Context, *PauseRequest) (*Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method Pause not implemented")
+}
+func (UnimplementedStageServer) Resume(context.Context, *Empty) (*Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method Resume not implemented")
+}
+func (UnimplementedStageServer) Rewire(context.Context, *RewireRequest) (*Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rewire not implemented")
+}
+func (UnimplementedStageServer) Adjust(context.Context, *AdjustRequest) (*Empty, error) {
+	return nil, status.Error(codes.Unimplemented, "method Adjust not implemented")
 }
 func (UnimplementedStageServer) Statistics(context.Context, *Empty) (*StatisticsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Statistics not implemented")
@@ -327,6 +403,78 @@ func _Stage_Drain_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Stage_Pause_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PauseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StageServer).Pause(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Stage_Pause_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StageServer).Pause(ctx, req.(*PauseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Stage_Resume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(Empty)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StageServer).Resume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Stage_Resume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StageServer).Resume(ctx, req.(*Empty))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Stage_Rewire_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RewireRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StageServer).Rewire(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Stage_Rewire_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StageServer).Rewire(ctx, req.(*RewireRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Stage_Adjust_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdjustRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StageServer).Adjust(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Stage_Adjust_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StageServer).Adjust(ctx, req.(*AdjustRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Stage_Statistics_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(Empty)
 	if err := dec(in); err != nil {
@@ -393,6 +541,22 @@ var Stage_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Drain",
 			Handler:    _Stage_Drain_Handler,
+		},
+		{
+			MethodName: "Pause",
+			Handler:    _Stage_Pause_Handler,
+		},
+		{
+			MethodName: "Resume",
+			Handler:    _Stage_Resume_Handler,
+		},
+		{
+			MethodName: "Rewire",
+			Handler:    _Stage_Rewire_Handler,
+		},
+		{
+			MethodName: "Adjust",
+			Handler:    _Stage_Adjust_Handler,
 		},
 		{
 			MethodName: "Statistics",

@@ -53,8 +53,30 @@ func (s *screen) head(st *control.Status, now time.Time) {
 		role += " · " + st.Scheduler
 	}
 	node := cut(st.Node, 40)
+	defer func() { s.reload(st.Reload, now) }()
 	rest := fmt.Sprintf(" · role %s · up %s · pid %d · sluice %s", role, Age(now.Sub(st.Started)), st.PID, st.Version)
 	s.printf("node %s%s\n", s.paint(node, bold), cut(rest, Width-len("node ")-utf8.RuneCountInString(node)))
+}
+
+// reload writes how the last one ended, if there was one.
+func (s *screen) reload(r *control.ReloadStatus, now time.Time) {
+	if r == nil {
+		return
+	}
+	text, st := fmt.Sprintf("reload %s %s ago in %s", r.Result, Age(now.Sub(r.Time)), Elapsed(r.Elapsed)), plain
+	switch {
+	case r.Error != "":
+		text, st = text+": "+r.Error, red
+	case len(r.Changes) == 0:
+		text += ": nothing to change"
+	default:
+		text += ": " + strings.Join(r.Changes, "; ")
+	}
+	// An error is not cut: it says what to do.
+	if st == plain {
+		text = cut(text, Width)
+	}
+	s.printf("%s\n", s.paint(clean(text), st))
 }
 
 // styles of the states of stages and replays.

@@ -19,42 +19,60 @@ import (
 // A Log is a logger and what it holds open.
 type Log struct {
 	*slog.Logger
-	Level slog.Level
-	file  *file // nil if there is none
-	close []io.Closer
+	Level slog.LevelVar
+
+	stderr io.Writer
+	target *target
 }
 
 // Open makes the log that c describes. Lines go to the file, or to stderr if
 // none is named, and to syslog as well if a facility is.
 func Open(c pipeline.Log, stderr io.Writer) (*Log, error) {
-	l := &Log{}
+	l := &Log{stderr: stderr, target: &target{}}
+	commit, err := l.Reconfigure(c)
+	if err != nil {
+		return nil, err
+	}
+	commit()
+	l.Logger = slog.New(&switched{target: l.target})
+	return l, nil
+}
+
+// Reconfigure opens what c describes; commit has lines go there from then on,
+// and closes what was open before. After an error nothing has changed.
+func (l *Log) Reconfigure(c pipeline.Log) (commit func(), err error) {
+	level := slog.LevelInfo
 	if c.Level != "" {
-		if err := l.Level.UnmarshalText([]byte(c.Level)); err != nil {
+		if err := level.UnmarshalText([]byte(c.Level)); err != nil {
 			return nil, fmt.Errorf("log: level: %w", err)
 		}
 	}
+	next, out := &opened{}, l.stderr
 	if c.File != "" {
 		f, err := openFile(c.File)
 		if err != nil {
 			return nil, fmt.Errorf("log: %w", err)
 		}
-		l.file, l.close, stderr = f, append(l.close, f), f
+		next.file, next.close, out = f, append(next.close, f), f
 	}
-	handlers := []slog.Handler{handler(c.Format, stderr, l.Level)}
+	handlers := []slog.Handler{handler(c.Format, out, &l.Level)}
 	if c.Syslog != "" {
-		h, closer, err := newSyslog(c.Syslog, c.Format, l.Level)
+		h, closer, err := newSyslog(c.Syslog, c.Format, &l.Level)
 		if err != nil {
-			l.Close()
+			next.end()
 			return nil, fmt.Errorf("log: syslog: %w", err)
 		}
-		handlers, l.close = append(handlers, h), append(l.close, closer)
+		handlers, next.close = append(handlers, h), append(next.close, closer)
 	}
-	l.Logger = slog.New(slog.NewMultiHandler(handlers...))
-	return l, nil
+	next.handler = slog.NewMultiHandler(handlers...)
+	return func() {
+		l.Level.Set(level)
+		l.target.set(next)
+	}, nil
 }
 
 // handler writes lines of the format "text" or "json".
-func handler(format string, out io.Writer, level slog.Level) slog.Handler {
+func handler(format string, out io.Writer, level slog.Leveler) slog.Handler {
 	o := &slog.HandlerOptions{Level: level}
 	if format == "json" {
 		return slog.NewJSONHandler(out, o)
@@ -65,18 +83,14 @@ func handler(format string, out io.Writer, level slog.Level) slog.Handler {
 // Reopen opens the log's file by its name again, if it has one. After an error
 // lines go on to the old one.
 func (l *Log) Reopen() error {
-	if l.file == nil {
-		return nil
+	if f := l.target.now.Load().file; f != nil {
+		return f.reopen()
 	}
-	return l.file.reopen()
+	return nil
 }
 
-// Close closes what Open opened.
-func (l *Log) Close() {
-	for _, c := range l.close {
-		c.Close()
-	}
-}
+// Close closes what is open.
+func (l *Log) Close() { l.target.now.Load().end() }
 
 // A file is a log file that can be opened again while others write to it.
 type file struct {

@@ -25,8 +25,8 @@ func TestFormats(t *testing.T) {
 		l.Info("not written")
 		l.With("stage", "a.b.c").Warn("written", "error", errors.New("a\nb"))
 		l.Close()
-		if l.Level != slog.LevelWarn {
-			t.Errorf("level %v", l.Level)
+		if l.Level.Level() != slog.LevelWarn {
+			t.Errorf("level %v", l.Level.Level())
 		}
 	}
 	if got := text.String(); !strings.HasSuffix(got, `level=WARN msg=written stage=a.b.c error="a\nb"`+"\n") || strings.Count(got, "\n") != 1 {

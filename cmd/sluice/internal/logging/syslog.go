@@ -31,7 +31,7 @@ type severities interface {
 }
 
 // newSyslog connects to the local syslog daemon.
-func newSyslog(facility, format string, level slog.Level) (slog.Handler, io.Closer, error) {
+func newSyslog(facility, format string, level slog.Leveler) (slog.Handler, io.Closer, error) {
 	f, ok := facilities[strings.ToLower(facility)]
 	if !ok {
 		return nil, nil, fmt.Errorf("no facility %q; there are %s", facility,
@@ -58,7 +58,7 @@ type syslogLine struct {
 	to   severities
 }
 
-func newSyslogHandler(to severities, format string, level slog.Level) slog.Handler {
+func newSyslogHandler(to severities, format string, level slog.Leveler) slog.Handler {
 	line := &syslogLine{to: to}
 	o := &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		if _, ok := a.Value.Any().(slog.Level); ok && a.Key == slog.LevelKey && len(groups) == 0 {
