@@ -102,10 +102,15 @@ func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m man
 		return err
 	}
 	defer listener.Close()
+	watched, err := observe(conf.Runner.Metrics, log)
+	if err != nil {
+		return err
+	}
+	defer watched.close()
 	manager := service.New(log.Logger)
 	r, err := runner.New(runner.Options{
 		Config: conf, Plugins: pluginsOf(conf.Runner), Version: thisBuild().Version, Log: log.Logger, Level: &log.Level, Reopen: log.Reopen,
-		RoleFile: socket.Path + ".role", Load: m.load, Reloading: tellReload(manager),
+		RoleFile: socket.Path + ".role", Load: m.load, Reloading: tellReload(manager), Replayed: watched.replayed(),
 		Reconfigure: func(next pipeline.Runner) (func(), error) { return log.Reconfigure(next.Log) },
 	})
 	if err != nil {
@@ -120,7 +125,7 @@ func (a *app) runLoaded(ctx context.Context, conf *pipeline.Configuration, m man
 	if err != nil {
 		return err
 	}
-	err = serveAndRun(ctx, stop, r, listener, tells, log, m.ready)
+	err = serveAndRun(ctx, stop, r, served{listener, watched, tells}, log, m.ready)
 	if err != nil {
 		log.Error("runner ended", "error", err)
 	}
@@ -143,14 +148,23 @@ func (a *app) loadToRun(ctx context.Context, c configuration) (*pipeline.Configu
 // answerGrace is how long the last requests have to end after the pipelines.
 const answerGrace = 2 * time.Second
 
+// served is what a runner is reached by, and who is told of it.
+type served struct {
+	control net.Listener
+	metrics *observer
+	tells   *teller
+}
+
 // serveAndRun runs until ctx ends, which stop does, or the runner does.
-func serveAndRun(ctx context.Context, stop context.CancelCauseFunc, r *runner.Runner, listener net.Listener, tells *teller, log *logging.Log, ready func()) error {
-	server := control.NewServer(r, log.Logger)
-	go func() {
-		if err := server.Serve(listener); err != nil {
+func serveAndRun(ctx context.Context, stop context.CancelCauseFunc, r *runner.Runner, to served, log *logging.Log, ready func()) error {
+	server, tells := control.NewServer(to.metrics.commands(r), log.Logger), to.tells
+	serve := func(one func() error) {
+		if err := one(); err != nil {
 			stop(err)
 		}
-	}()
+	}
+	go serve(func() error { return server.Serve(to.control) })
+	go serve(func() error { return to.metrics.serve(r) })
 	telling, cease := context.WithCancel(ctx)
 	go tells.keep(telling)
 	err := r.Run(ctx, func() {

@@ -66,6 +66,9 @@ runner {
   log {
     file = "%[1]s/log"
   }
+  metrics {
+    listen = "unix:%[1]s/metrics"
+  }
 }
 pipeline "local" {
   source "netlink" {

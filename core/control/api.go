@@ -88,6 +88,19 @@ type Status struct {
 	Pipelines []PipelineStatus `json:"pipelines"`
 	Signals   []SignalStatus   `json:"signals"`
 	Replays   []ReplayStatus   `json:"replays"` // the last of each stage
+	Health
+}
+
+// Health says whether a node works, and whether it is in sync. Both are lists of
+// what is wrong, for people; empty is good.
+type Health struct {
+	// Unhealthy: what the runner has not repaired by itself. A node that is
+	// unhealthy needs somebody.
+	Unhealthy []string `json:"unhealthy"`
+
+	// Unready: why this node, or what it tells its peers, may lack flows at the
+	// moment.
+	Unready []string `json:"unready"`
 }
 
 // PipelineStatus describes a pipeline.
@@ -109,13 +122,27 @@ type StageStatus struct {
 	Note        string      `json:"note,omitempty"` // what the stage says of itself, for people
 	EventsIn    uint64      `json:"events_in"`
 	EventsOut   uint64      `json:"events_out"`
-	Lost        uint64      `json:"lost"`        // all its losses, of every generation
-	QueueBytes  uint64      `json:"queue_bytes"` // waiting in its input
+	Lost        uint64      `json:"lost"` // all its losses, of every generation
+	BatchesIn   uint64      `json:"batches_in"`
+	BatchesOut  uint64      `json:"batches_out"`
+	BytesIn     uint64      `json:"bytes_in"`
+	BytesOut    uint64      `json:"bytes_out"`
+	Malformed   uint64      `json:"malformed"`    // batches refused; part of Lost
+	EdgeDropped uint64      `json:"edge_dropped"` // events dropped where the pipeline fans out; part of Lost
+	Behind      uint32      `json:"behind"`       // of these edges, those that are full at the moment
+	QueueBytes  uint64      `json:"queue_bytes"`  // waiting in its input
+	QueueUsed   uint64      `json:"queue_used"`   // of QueueLimit, what they take with the kernel's own
+	QueueLimit  uint64      `json:"queue_limit"`  // the buffer of its input
+	BatchSizes  *Histogram  `json:"batch_sizes,omitempty"`
+	BatchAges   *Histogram  `json:"batch_ages,omitempty"`
+	Answered    time.Time   `json:"answered,omitzero"` // when its process told the numbers last; zero: it has not
 	CPUSeconds  float64     `json:"cpu_seconds"`
 	MemoryBytes uint64      `json:"memory_bytes"` // resident
 	Statistics  []Statistic `json:"statistics,omitempty"`
 
 	May *Permissions `json:"may,omitempty"` // what its process may do, while there is one
+
+	Peers []PeerStatus `json:"peers,omitempty"` // that a source hears
 }
 
 // Permissions are what a stage may do.
@@ -130,6 +157,25 @@ type Permissions struct {
 	Landlock        int      `json:"landlock"` // version of the kernel's; 0: it has none, and only owners and modes protect files
 }
 
+// A Histogram counts observations by size: of the batches that a stage sent (a
+// sink: wrote) by their events, and of the live ones by their age in seconds.
+type Histogram struct {
+	Bounds []float64 `json:"bounds"` // upper ones, rising
+	Counts []uint64  `json:"counts"` // of each bound, not cumulated; one more for what is above all
+	Sum    float64   `json:"sum"`
+}
+
+// PeerStatus describes a node that a source hears.
+type PeerStatus struct {
+	Address  string    `json:"address"`
+	Name     string    `json:"name,omitempty"` // what it calls itself
+	Up       bool      `json:"up"`             // it was heard of late
+	Marks    bool      `json:"marks"`          // it is a Sluice: it marks the end of replays
+	Flows    uint64    `json:"flows"`          // records about flows that it sent
+	Replayed uint64    `json:"replayed"`       // of them, in replays
+	Heard    time.Time `json:"heard,omitzero"` // last; zero: not known
+}
+
 // A Statistic is a number of a stage's own.
 type Statistic struct {
 	Name  string `json:"name"`
@@ -137,6 +183,8 @@ type Statistic struct {
 	Type  string `json:"type"` // counter, gauge or loss
 	Value uint64 `json:"value"`
 	Peer  string `json:"peer,omitempty"`
+
+	Labels map[string]string `json:"labels,omitempty"` // what else it is about
 }
 
 // SignalStatus counts one signal of one stage.

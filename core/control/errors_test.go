@@ -31,7 +31,7 @@ func TestPermissionDenied(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to become somebody else")
 	}
-	group, err := groupID("adm")
+	group, err := groupID(Socket{Group: "adm"})
 	if err != nil {
 		t.Skip(err)
 	}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,7 +19,17 @@ type Socket struct {
 	Path    string // its directory is made if it is missing
 	Group   string // the group that may connect beside the owner; "": the process's own
 	Backlog int    // connections that wait to be accepted; 0: 20
+	Block   string // of the configuration that describes it, for errors; "": control
 }
+
+func (s Socket) setting() string {
+	if s.Block == "metrics" {
+		return "metrics { listen }"
+	}
+	return s.block() + " { path }"
+}
+
+func (s Socket) block() string { return cmp.Or(s.Block, "control") }
 
 // socketMode lets the owner and the group connect.
 const socketMode = 0o660
@@ -39,13 +50,13 @@ var ErrInUse = errors.New("another runner answers there")
 func Listen(s Socket) (net.Listener, error) {
 	l, err := listen(s)
 	if err != nil {
-		return nil, fmt.Errorf("control socket %s: %w", s.Path, err)
+		return nil, fmt.Errorf("%s socket %s: %w", s.block(), s.Path, err)
 	}
 	return l, nil
 }
 
 func listen(s Socket) (net.Listener, error) {
-	gid, err := groupID(s.Group)
+	gid, err := groupID(s)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +72,7 @@ func listen(s Socket) (net.Listener, error) {
 		return nil, err
 	}
 	defer unlock()
-	if err := checkFree(s.Path); err != nil {
+	if err := checkFree(s); err != nil {
 		return nil, err
 	}
 	draft := filepath.Join(dir, ".s"+strconv.Itoa(os.Getpid()))
@@ -74,7 +85,8 @@ func listen(s Socket) (net.Listener, error) {
 }
 
 // groupID returns -1, which changes nothing, for "".
-func groupID(name string) (int, error) {
+func groupID(s Socket) (int, error) {
+	name := s.Group
 	if name == "" {
 		return -1, nil
 	}
@@ -83,7 +95,7 @@ func groupID(name string) (int, error) {
 	}
 	g, err := user.LookupGroup(name)
 	if err != nil {
-		return 0, fmt.Errorf("there is no group %q: create it, or name another in control { group }", name)
+		return 0, fmt.Errorf("there is no group %q: create it, or name another in %s { group }", name, s.block())
 	}
 	return strconv.Atoi(g.Gid)
 }
@@ -102,10 +114,10 @@ func lockDirectory(dir string) (unlock func(), err error) {
 	return func() { d.Close() }, nil
 }
 
-// checkFree returns nil if there is nothing at path, or a socket that nobody
+// checkFree returns nil if there is nothing at its path, or a socket that nobody
 // serves any more.
-func checkFree(path string) error {
-	info, err := os.Lstat(path)
+func checkFree(s Socket) error {
+	info, err := os.Lstat(s.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -113,14 +125,14 @@ func checkFree(path string) error {
 		return err
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return errors.New("there is something that is no socket: name another path in control { path }")
+		return errors.New("there is something that is no socket: name another path in " + s.setting())
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
+	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: s.Path}); err {
 	case unix.ECONNREFUSED, unix.ENOENT:
 		return nil
 	case nil, unix.EAGAIN: // EAGAIN: its backlog is full

@@ -42,7 +42,7 @@ func TestListenGroupByName(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root may give a file to another group")
 	}
-	gid, err := groupID("adm")
+	gid, err := groupID(Socket{Group: "adm"})
 	if err != nil {
 		t.Skip(err)
 	}

@@ -37,6 +37,7 @@ type Runner struct {
 	LockFile   string   `hcl:"lock_file,optional" doc:"The file whose lock keeps a second runner of this configuration from starting."`
 	Control    Control  `hcl:"control,block" doc:"The administrator's socket."`
 	Log        Log      `hcl:"log,block" doc:"Where the log goes, and how."`
+	Metrics    Metrics  `hcl:"metrics,block" doc:"A listener for Prometheus, for health checks and for a browser. Without the block there is none."`
 
 	TrackFile string `hcl:"track_file,optional" doc:"Path of a file for keepalived's track_file: 0 while this node is in sync, or primary, and 1 while it is not. In a directory that stays, as /run/sluice does. Default: none."`
 
@@ -55,6 +56,15 @@ type Control struct {
 	Path    string `hcl:"path,optional" doc:"Path of the Unix socket, at most 107 bytes."`
 	Group   string `hcl:"group,optional" doc:"The group that may use the socket beside root. Default: none."`
 	Backlog int    `hcl:"backlog,optional" doc:"Connections that may wait to be accepted."`
+}
+
+// Metrics is the listener for Prometheus, health checks and browsers.
+type Metrics struct {
+	Listen    string `hcl:"listen" doc:"host:port, as in 127.0.0.1:9783 or [::1]:9783, or unix: and the path of a Unix socket. Who can connect can read all that is served there."`
+	Group     string `hcl:"group,optional" doc:"The group that may use a Unix socket beside root. Default: none."`
+	WebConfig string `hcl:"web_config,optional" doc:"Path of a file in the format of Prometheus' web configuration, for TLS, client certificates and passwords. Default: neither."`
+	Page      bool   `hcl:"page,optional" doc:"Serve a page for browsers, too: pipelines, peers, flows by protocol, signals and the log's last lines."`
+	Pprof     bool   `hcl:"pprof,optional" doc:"Serve Go's profiles of the runner and of its stages under /debug/pprof/, too. Taking one costs CPU time, so leave it off but to look for a fault."`
 }
 
 // Log says where the runner's log goes, and how.

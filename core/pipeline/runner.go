@@ -2,9 +2,11 @@ package pipeline
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -27,6 +29,7 @@ func DefaultRunner() Runner {
 		LockFile:   filepath.Join(dir, "sluice.lock"),
 		Control:    Control{Path: filepath.Join(dir, "control.sock"), Backlog: 20},
 		Log:        Log{Level: "info", Format: "text"},
+		Metrics:    Metrics{Page: true},
 	}
 }
 
@@ -56,6 +59,8 @@ func RunnerSchema() *stagepb.Schema {
 			b.Schema = schemaOf(&defaults.Control)
 		case "log":
 			b.Schema = schemaOf(&defaults.Log)
+		case "metrics":
+			b.Schema = schemaOf(&defaults.Metrics)
 		}
 	}
 	return schema
@@ -122,6 +127,7 @@ func (r *Runner) Validate() (d plugin.Diagnostics) {
 	if r.Control.Backlog < 1 {
 		d.Add(plugin.Path("control", "backlog"), "Number out of range", "The backlog must be at least 1.")
 	}
+	r.Metrics.validate(&d)
 	if r.Scheduler != nil {
 		r.Scheduler.validate(&d)
 	}
@@ -129,6 +135,25 @@ func (r *Runner) Validate() (d plugin.Diagnostics) {
 	oneOf(&d, plugin.Path("log", "format"), "log format", r.Log.Format, logFormats)
 	oneOf(&d, plugin.Path("log", "syslog"), "syslog facility", r.Log.Syslog, facilities)
 	return d
+}
+
+func (m *Metrics) validate(d *plugin.Diagnostics) {
+	path, isPath := strings.CutPrefix(m.Listen, "unix:")
+	_, port, err := net.SplitHostPort(m.Listen)
+	number, notNumber := strconv.ParseUint(port, 10, 16)
+	listen := plugin.Path("metrics", "listen")
+	switch {
+	case m.Listen == "" && *m == DefaultRunner().Metrics: // there is no such block
+	case isPath && (len(path) > maxSocketPath || !filepath.IsAbs(path)):
+		d.Add(listen, "Invalid path", "The path of a Unix socket is absolute and has at most %d bytes.", maxSocketPath)
+	case !isPath && (err != nil || notNumber != nil || number == 0):
+		d.Add(listen, "Invalid address", "Write an address and a port, as in 127.0.0.1:9783 or [::1]:9783, or the path of a socket, as in unix:/run/sluice/metrics.sock.")
+	case !isPath && m.Group != "":
+		d.Add(plugin.Path("metrics", "group"), "Group without effect", "Only a Unix socket has one.")
+	}
+	if m.WebConfig != "" && !filepath.IsAbs(m.WebConfig) {
+		d.Add(plugin.Path("metrics", "web_config"), "Relative path", "The path %q must be absolute. abspath(%q) is one beside this file.", m.WebConfig, m.WebConfig)
+	}
 }
 
 func (s *Scheduler) validate(d *plugin.Diagnostics) {

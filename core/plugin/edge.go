@@ -96,6 +96,9 @@ type Output struct {
 	batches, events, bytes, dropped, beats atomic.Uint64
 	sending                                atomic.Bool
 	taps                                   taps
+	behind                                 atomic.Int32 // edges that are
+
+	sizes, ages histogram
 }
 
 // An edge is the writing end of one. All but fd is guarded by the output's gate.
@@ -108,7 +111,7 @@ type edge struct {
 }
 
 func newOutput(fds []uint32, generation uint32, h *host) *Output {
-	o := &Output{generation: generation, host: h}
+	o := &Output{generation: generation, host: h, sizes: newHistogram(sizeBounds), ages: newHistogram(ageBounds)}
 	for _, fd := range fds {
 		o.edges = append(o.edges, &edge{fd: int(fd)})
 	}
@@ -171,6 +174,7 @@ func (o *Output) send(b *flow.Builder, flags int) (sent bool, err error) {
 	}
 	p := b.Bytes()
 	binary.LittleEndian.PutUint32(p[4:], o.generation)
+	age := ageOf(p)
 	o.sending.Store(true)
 	sent, err = o.pass(p, b.Len(), flags)
 	o.sending.Store(false)
@@ -181,6 +185,8 @@ func (o *Output) send(b *flow.Builder, flags int) (sent bool, err error) {
 	o.events.Add(uint64(b.Len()))
 	o.bytes.Add(uint64(len(p)))
 	o.taps.pass(p, b.Len())
+	o.sizes.observe(sizeBounds, uint64(b.Len()))
+	o.ages.observeAge(age)
 	return true, nil
 }
 
@@ -288,6 +294,7 @@ func (o *Output) fanOut(p []byte, events int) error {
 		case nil:
 		case unix.EAGAIN:
 			e.behind = true
+			o.behind.Add(1)
 			o.dropped.Add(uint64(events))
 			e.users++
 			go o.awaitRoom(e)
@@ -301,6 +308,7 @@ func (o *Output) fanOut(p []byte, events int) error {
 // awaitRoom waits until an edge that is behind takes data again, or is gone.
 func (o *Output) awaitRoom(e *edge) {
 	defer o.leave(e)
+	defer o.behind.Add(-1)
 	for {
 		room, err := awaitWritable(e.fd)
 		if err != nil {

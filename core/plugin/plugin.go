@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"time"
 
 	"github.com/sluice-project/sluice/core/flow"
 )
@@ -178,6 +179,11 @@ type Statistic struct {
 	Type  StatisticType
 	Value uint64
 	Peer  string // the node that it is about, if it is about one
+
+	// Labels say what else the number is about, as in protocol: tcp. Statistics
+	// of one name have the same labels, each of which has few values: never
+	// an address of a flow, or a port.
+	Labels map[string]string
 }
 
 // A Peer is a node that a Listener hears. Its counts only rise while the
@@ -189,6 +195,7 @@ type Peer struct {
 	Marks    bool       // it is known to mark the begin and the end of replays
 	Flows    uint64     // records about flows that it sent, live or replayed
 	Replayed uint64     // records that belong to its replays, marks included
+	Heard    time.Time  // when it was heard last; zero: not known
 }
 
 // StatisticType says how a number behaves.

@@ -236,11 +236,15 @@ func (s *server) Statistics(context.Context, *stagepb.Empty) (*stagepb.Statistic
 		BatchesOut: st.out.batches.Load(), EventsOut: st.out.events.Load(), BytesOut: st.out.bytes.Load(),
 		Malformed: st.malformed.Load(), EdgeDropped: st.out.dropped.Load(),
 		Sending: st.out.sending.Load(), Working: st.working.Load(), Beats: st.out.beats.Load(),
+		Behind: uint32(st.out.behind.Load()), BatchSizes: st.out.sizes.message(sizeBounds, 1), BatchAges: st.out.ages.message(ageBounds, microsASecond),
+	}
+	if _, ok := st.plugin.(Sink); ok {
+		r.BatchSizes, r.BatchAges = st.sizes.message(sizeBounds, 1), st.ages.message(ageBounds, microsASecond)
 	}
 	if m, ok := st.plugin.(Meter); ok {
 		for _, one := range m.Statistics() {
 			r.Own = append(r.Own, &stagepb.Statistic{
-				Name: one.Name, Help: one.Help, Type: uint32(one.Type), Value: one.Value, Peer: one.Peer,
+				Name: one.Name, Help: one.Help, Type: uint32(one.Type), Value: one.Value, Peer: one.Peer, Labels: one.Labels,
 			})
 		}
 	}
@@ -249,12 +253,18 @@ func (s *server) Statistics(context.Context, *stagepb.Empty) (*stagepb.Statistic
 	}
 	if l, ok := st.plugin.(Listener); ok {
 		for _, p := range l.Peers() {
-			r.Peers = append(r.Peers, &stagepb.Peer{
-				Address: p.Address.String(), Name: p.Name, Up: p.Up, Marks: p.Marks, Flows: p.Flows, Replayed: p.Replayed,
-			})
+			r.Peers = append(r.Peers, peerMessage(p))
 		}
 	}
 	return r, nil
+}
+
+func peerMessage(p Peer) *stagepb.Peer {
+	m := &stagepb.Peer{Address: p.Address.String(), Name: p.Name, Up: p.Up, Marks: p.Marks, Flows: p.Flows, Replayed: p.Replayed}
+	if !p.Heard.IsZero() {
+		m.Heard = p.Heard.Unix()
+	}
+	return m
 }
 
 func (s *server) Command(r *stagepb.CommandRequest, stream stagepb.Stage_CommandServer) error {

@@ -25,6 +25,7 @@ type stage struct {
 	working                                 atomic.Bool
 	refused                                 *rate.Limiter // lines about them
 	taps                                    taps          // of what enters
+	sizes, ages                             histogram     // of a sink
 
 	turn   sync.Mutex  // held while a batch is read and worked on, and during a pause of the input
 	ending atomic.Bool // it reads no more: see drain
@@ -45,6 +46,7 @@ func (s *stage) run(ctx context.Context) error {
 	case Cache:
 		return s.loop(func(b *flow.Batch) error { return p.Apply(b, s.out) })
 	case Sink:
+		s.sizes, s.ages = newHistogram(sizeBounds), newHistogram(ageBounds)
 		return s.loop(func(b *flow.Batch) error { return s.write(p, b) })
 	}
 	return fmt.Errorf("%T is no source, filter, cache or sink", s.plugin)
@@ -116,8 +118,13 @@ func (s *stage) refuse(err error) {
 // write lets a sink write a batch and reports the replay that ends in it, if
 // the sink did not do so itself.
 func (s *stage) write(sink Sink, b *flow.Batch) error {
-	if err := sink.Write(b); err != nil || b.Replay == 0 {
+	if err := sink.Write(b); err != nil {
 		return err
+	}
+	s.sizes.observe(sizeBounds, uint64(b.Count))
+	if b.Replay == 0 {
+		s.ages.observeAge(age(b.Time))
+		return nil
 	}
 	var e flow.Event
 	for c := b.Cursor(); c.Next(&e); {

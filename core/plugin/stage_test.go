@@ -349,6 +349,9 @@ func TestFanOutGoesOnWithoutTheFullEdge(t *testing.T) {
 	if fast != total {
 		t.Errorf("the fast edge got %d of %d", fast, total)
 	}
+	if n := o.behind.Load(); n != 1 {
+		t.Errorf("%d edges are behind, want 1", n)
+	}
 	if o.dropped.Load() != 2 {
 		t.Errorf("%d events dropped and counted, want 2", o.dropped.Load())
 	}
@@ -360,6 +363,9 @@ func TestFanOutGoesOnWithoutTheFullEdge(t *testing.T) {
 	waitFor(t, func() bool { signals = append(signals, h.take()...); return len(signals) > 0 })
 	if signals[0].Name != string(SignalEdgeFull) || signals[0].Edge != 1 {
 		t.Errorf("signal %v, want edge-full of edge 1", signals[0])
+	}
+	if n := o.behind.Load(); n != 0 {
+		t.Errorf("%d edges are behind, want none", n)
 	}
 	if err := o.Send(builder(flow.Header{Edge: 1, Replay: 1}, begin())); err != nil {
 		t.Fatal(err)

@@ -51,6 +51,17 @@ func (e *edge) queued() uint64 {
 	return uint64(max(n, 0))
 }
 
+// occupied returns how much of the edge's buffer is taken, as the kernel counts:
+// with what it needs for itself, which is most of it for small batches.
+func (e *edge) occupied() (used, limit uint64) {
+	n, size := 0, 0
+	withFD(e.write, func(fd int) {
+		n, _ = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+		size, _ = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	})
+	return uint64(max(n, 0)), uint64(max(size, 0))
+}
+
 // withFD calls f with the descriptor, unless the file was closed.
 func withFD(file *os.File, f func(fd int)) {
 	if raw, err := file.SyscallConn(); err == nil {

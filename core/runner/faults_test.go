@@ -95,6 +95,7 @@ func TestReplayIntoAStageThatCanNotStartFails(t *testing.T) {
 	stages[2] = stageOf(plugin.KindCache, "set", object{"hold": true}, &stagepb.Traits{Hold: true, Commands: []string{"flush"}})
 	tr := run(t, stages)
 	eventually(t, "start replay", func() bool { return tr.replayed(0) })
+	eventually(t, "the node is in sync", func() bool { return len(tr.Health().Unready) == 0 })
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +106,9 @@ func TestReplayIntoAStageThatCanNotStartFails(t *testing.T) {
 	_, err := tr.stage(2).replays.request(nil, flow.SyncCommit, "commit", false).wait(ctx)
 	if err == nil || !strings.Contains(err.Error(), "p.sink.lines") || ctx.Err() != nil {
 		t.Errorf("commit: %v, want the name of the sink that does not run", err)
+	}
+	if h := tr.Health(); !slices.Contains(h.Unready, "p.sink.lines does not run") || len(h.Unhealthy) > 0 {
+		t.Errorf("%+v: want that the sink does not run, and that this is nobody's business yet", h)
 	}
 }
 

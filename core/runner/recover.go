@@ -20,8 +20,10 @@ func (r *Runner) replayAtStart() {
 // replayDown replays s, then the caches below it one after another: each sends
 // what it has learnt between marks, so that what ended meanwhile is swept below.
 func (r *Runner) replayDown(s *stage, reason string) {
+	r.recovering.Add(1) // until what is below has been asked
 	first := s.replays.request(nil, 0, reason, false)
 	go func() {
+		defer r.recovering.Add(-1)
 		<-first.done
 		if first.err != nil {
 			return
@@ -37,7 +39,7 @@ func (r *Runner) replayDown(s *stage, reason string) {
 // stageRestarted repairs what was lost when a stage died: the nearest stage
 // above it that has state replays. DESIGN of the table: docs/architecture.md.
 func (r *Runner) stageRestarted(s *stage) {
-	reason := s.address + " was started again"
+	reason := s.address + restartedReason
 	r.breakReplays(s, reason)
 	switch s.conf().Kind {
 	case plugin.KindSource:

@@ -60,6 +60,8 @@ type replayer struct {
 	ended   time.Time
 	over    error  // why there will be no more replays, once run has returned
 	owed    string // why peers are to be asked as soon as one can be reached, or ""
+
+	failed map[*stage]string // by what it was for: what repairs failed since the last replay that worked
 }
 
 // keepReplays is how many ended replays a replayer remembers.
@@ -71,6 +73,7 @@ type replay struct {
 	flags  flow.SyncFlags
 	reason string
 	signal bool // asked for by a signal: after a pause
+	repair bool // something is known to be missing until it has ended
 
 	// These are guarded by the replayer's lock.
 	anew  bool // it is to begin once more
@@ -115,15 +118,16 @@ func (p *replayer) request(into *stage, flags flow.SyncFlags, reason string, sig
 	}
 	for _, r := range joinable {
 		if r.into == into && r.flags == flags {
-			r.signal = r.signal && signal
+			r.signal, r.repair = r.signal && signal, r.repair || repairs(reason)
 			p.rouse() // it may wait out a pause that is for signals alone
 			return r
 		}
 	}
 	if p.beginAnew(into, flags, signal) {
+		p.current.repair = p.current.repair || repairs(reason)
 		return p.current
 	}
-	r := &replay{into: into, flags: flags, reason: reason, signal: signal, done: make(chan struct{}), broken: make(chan string, 1)}
+	r := &replay{into: into, flags: flags, reason: reason, signal: signal, repair: repairs(reason), done: make(chan struct{}), broken: make(chan string, 1)}
 	if flags&flow.SyncKeep != 0 && p.byLink() {
 		// Peers that are still answering must not make a takeover wait: what
 		// they send has other marks than this.
@@ -309,8 +313,12 @@ func (p *replayer) finish(r *replay, err error) {
 	if len(p.last) > keepReplays {
 		p.last = p.last[1:]
 	}
+	p.note(r, err)
 	p.mu.Unlock()
 	r.end(err)
+	if told := p.stage.runner.options.Replayed; told != nil {
+		told(p.stage.address, kindOfReason(r.reason), r.elapsed, err)
+	}
 	log := p.stage.runner.log.With("stage", p.stage.address, "reason", r.reason, "elapsed", r.elapsed)
 	for _, c := range r.counts {
 		log = log.With(c.Name, c.Value)

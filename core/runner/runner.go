@@ -35,6 +35,10 @@ type Options struct {
 	// Reconfigure has what the runner block says beside stages, as where the log
 	// goes, tried; commit makes it so. Nil: nothing is to be done.
 	Reconfigure func(pipeline.Runner) (commit func(), err error)
+	// Replayed is told of every replay that ended: of which stage, why it was
+	// asked for (one of a few words), how long it took, and how it failed. It
+	// returns at once. nil: nobody is told.
+	Replayed func(stage, reason string, elapsed time.Duration, err error)
 }
 
 // DrainTimeout bounds the end of a run: what has not drained by then is killed.
@@ -63,11 +67,12 @@ type Runner struct {
 	purges   purgeSchedule
 	role     roleState
 
-	ready    atomic.Bool   // all stages run
-	draining atomic.Bool   // they are told to end
-	stopping chan struct{} // closed by Stop
-	stopOnce sync.Once
-	done     chan struct{} // closed when Run returned
+	recovering atomic.Int32  // chains of replays that go down a pipeline
+	ready      atomic.Bool   // all stages run
+	draining   atomic.Bool   // they are told to end
+	stopping   chan struct{} // closed by Stop
+	stopOnce   sync.Once
+	done       chan struct{} // closed when Run returned
 }
 
 // New prepares a runner: sockets, but no process yet. Run must follow.

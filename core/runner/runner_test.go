@@ -343,6 +343,7 @@ func TestFullEdgeOfFanOutIsReplayedAlone(t *testing.T) {
 	if got := content(t, filepath.Join(dir, "fast")); !slices.Contains(got, "99") {
 		t.Error("the fast sink was held up")
 	}
+	eventually(t, "the node is in sync again", func() bool { return len(tr.Health().Unready) == 0 })
 }
 
 func TestHoldCacheReplaysToCommitAlone(t *testing.T) {

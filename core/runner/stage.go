@@ -62,10 +62,12 @@ type stage struct {
 	statistics *stagepb.StatisticsReply // the process's last, maybe nil
 	past       totals                   // of processes that are gone
 	pastLines  uint64                   // of their logs that were dropped
+	answered   time.Time                // when statistics came
+	down       time.Time                // since when no process runs; zero: one does
 }
 
 func newStage(r *Runner, conf *pipeline.Stage) *stage {
-	s := &stage{runner: r, address: conf.Address(), state: stateStarting, since: time.Now()}
+	s := &stage{runner: r, address: conf.Address(), state: stateStarting, since: time.Now(), down: time.Now()}
 	s.signalLog = rate.NewLimiter(signalRate, signalBurst)
 	if conf.Kind == plugin.KindSource || conf.Kind == plugin.KindCache {
 		s.replays = newReplayer(s)
@@ -159,6 +161,7 @@ func (s *stage) install(c *candidate) {
 	s.mu.Lock()
 	s.proc, s.state, s.since, s.statistics = c.proc, stateRunning, time.Now(), nil
 	s.generation, s.port = c.generation, c.port
+	s.answered, s.down = s.since, time.Time{} // it answered to be started
 	s.mu.Unlock()
 	go s.readSignals(c.proc)
 	go s.watch(c.proc)
@@ -308,6 +311,7 @@ func (s *stage) died(p *process) {
 	s.mu.Lock()
 	s.proc = nil
 	s.state, s.since, s.lastError = stateWaiting, time.Now(), reason
+	s.down = s.since
 	s.past.add(s.statistics)
 	s.pastLines += p.stderr.droppedLines()
 	s.statistics = nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -17,8 +18,9 @@ import (
 
 // totals is what the processes of a stage counted that are gone.
 type totals struct {
-	in, out, lost uint64
-	malformed     uint64 // batches refused
+	in, out, lost                            uint64
+	batchesIn, batchesOut, bytesIn, bytesOut uint64
+	malformed, edgeDropped                   uint64
 }
 
 func (t *totals) add(s *stagepb.StatisticsReply) {
@@ -28,7 +30,12 @@ func (t *totals) add(s *stagepb.StatisticsReply) {
 	t.in += s.EventsIn
 	t.out += s.EventsOut
 	t.lost += lost(s)
+	t.batchesIn += s.BatchesIn
+	t.batchesOut += s.BatchesOut
+	t.bytesIn += s.BytesIn
+	t.bytesOut += s.BytesOut
 	t.malformed += s.Malformed
+	t.edgeDropped += s.EdgeDropped
 }
 
 // lost sums up what a stage lost, by any cause.
@@ -49,6 +56,7 @@ func (r *Runner) Status(context.Context) (*control.Status, error) {
 	status := &control.Status{
 		Node: r.graph().config.Runner.Name, Version: r.options.Version, PID: os.Getpid(), Started: r.started,
 		Role: r.role.get(), Purge: r.purges.next(), Scheduler: scheduler(), Signals: r.signals.list(), Replays: []control.ReplayStatus{},
+		Health: r.Health(),
 	}
 	if last := r.LastReload(); !last.Time.IsZero() {
 		status.Reload = &last
@@ -70,13 +78,18 @@ func (s *stage) status() control.StageStatus {
 	below := s.at().belowTotals()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	all := s.past
+	all.add(s.statistics)
 	c := control.StageStatus{
 		Address: s.address, Kind: string(s.conf().Kind), Type: s.conf().Type, State: s.state, Since: s.since,
-		Restarts: uint64(max(s.generation, s.planned+1) - s.planned - 1), LastError: s.lastError,
-		EventsIn: s.past.in, EventsOut: s.past.out, Lost: s.past.lost,
+		Restarts: uint64(max(s.generation, s.planned+1) - s.planned - 1), LastError: s.lastError, Answered: s.answered,
+		EventsIn: all.in, EventsOut: all.out, Lost: all.lost,
+		BatchesIn: all.batchesIn, BatchesOut: all.batchesOut, BytesIn: all.bytesIn, BytesOut: all.bytesOut,
+		Malformed: all.malformed, EdgeDropped: all.edgeDropped,
 	}
-	if s.input() != nil {
-		c.QueueBytes = s.input().queued()
+	if e := s.input(); e != nil {
+		c.QueueBytes = e.queued()
+		c.QueueUsed, c.QueueLimit = e.occupied()
 	}
 	if s.proc != nil {
 		c.PID = s.proc.pid()
@@ -84,19 +97,39 @@ func (s *stage) status() control.StageStatus {
 		c.May = s.proc.permissions()
 	}
 	if s.statistics != nil {
-		c.EventsIn += s.statistics.EventsIn
-		c.EventsOut += s.statistics.EventsOut
-		c.Lost += lost(s.statistics)
-		c.Note = printable(s.statistics.Note)
-		for _, one := range s.statistics.Own {
-			c.Statistics = append(c.Statistics, control.Statistic{
-				Name: one.Name, Help: one.Help, Value: one.Value, Peer: one.Peer,
-				Type: [...]string{"counter", "gauge", "loss"}[min(one.Type, 2)],
-			})
-		}
+		addReply(&c, s.statistics)
 	}
 	c.Note = s.withRemarks(c.Note, c.EventsIn, below)
 	return c
+}
+
+// addReply adds what only the present process knows.
+func addReply(c *control.StageStatus, reply *stagepb.StatisticsReply) {
+	c.Note, c.Behind = printable(reply.Note), reply.Behind
+	c.BatchSizes, c.BatchAges = histogramOf(reply.BatchSizes), histogramOf(reply.BatchAges)
+	for _, one := range reply.Own {
+		c.Statistics = append(c.Statistics, control.Statistic{
+			Name: one.Name, Help: one.Help, Value: one.Value, Peer: one.Peer, Labels: one.Labels,
+			Type: [...]string{"counter", "gauge", "loss"}[min(one.Type, 2)],
+		})
+	}
+	for _, p := range reply.Peers {
+		one := control.PeerStatus{
+			Address: printable(p.Address), Name: printable(p.Name), Up: p.Up, Marks: p.Marks, Flows: p.Flows, Replayed: p.Replayed,
+		}
+		if p.Heard != 0 {
+			one.Heard = time.Unix(p.Heard, 0)
+		}
+		c.Peers = append(c.Peers, one)
+	}
+}
+
+// histogramOf returns nil for what is no histogram.
+func histogramOf(h *stagepb.Histogram) *control.Histogram {
+	if h == nil || len(h.Bounds) == 0 || len(h.Counts) != len(h.Bounds)+1 || !slices.IsSorted(h.Bounds) {
+		return nil
+	}
+	return &control.Histogram{Bounds: h.Bounds, Counts: h.Counts, Sum: h.Sum}
 }
 
 // status lists the replays that ended last, and the one that runs.

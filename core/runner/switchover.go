@@ -359,6 +359,7 @@ func (s *stage) retire() {
 	s.pastLines += p.stderr.droppedLines()
 	s.proc, s.statistics, s.lastError = nil, nil, ""
 	s.state, s.since = stateWaiting, time.Now()
+	s.down = s.since
 }
 
 // begin lets what is new move data, sinks first, and what was paused go on.

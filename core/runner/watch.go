@@ -136,7 +136,7 @@ func (s *stage) measure(p *process, timeout time.Duration) (*stagepb.StatisticsR
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.proc == p {
-		s.statistics = reply
+		s.statistics, s.answered = reply, time.Now()
 	}
 	return reply, nil
 }

@@ -86,7 +86,7 @@ func TestStatistics(t *testing.T) {
 	n := node{setup: Setup{Sync: true, InternalCache: true, ExternalCache: true, Links: []Link{{"multicast", "eth2"}, {"multicast", "eth3"}}}, states: []string{"RUNNING", "NO-CARRIER"}}
 	n.Status = &control.Status{Started: start, Pipelines: []control.PipelineStatus{
 		{Name: "local", Stages: []control.StageStatus{
-			stage("source", 0, 7, "events_new", 4, "events_update", 2, "events_destroy", 1, "receive_buffer", 4096, "overruns", 3, "replays", 2),
+			stage("source", 0, 7, "events_new", 4, "events_update", 2, "events_destroy", 1, "receive_buffer_bytes", 4096, "overruns", 3, "replays", 2),
 			stage("filter", 7, 5),
 			stage("cache", 5, 5, "flows", 11, "inserted", 12, "updated", 13, "destroyed", 14, "swept", 1, "refused", 15, "expectations", 16),
 			stage("sink", 5, 0, "bytes_sent", 17, "datagrams_sent", 18, "datagrams_lost", 19),

@@ -178,7 +178,7 @@ func (n node) appendRuntime(p []byte, now time.Time) []byte {
 		}
 		p = fmt.Appendf(p, "%s%*d\n", row.name, width, row.value)
 	}
-	p = fmt.Appendf(p, "\tcurrent buffer size (in bytes):\t%12d\n\n", sum(sources, "receive_buffer"))
+	p = fmt.Appendf(p, "\tcurrent buffer size (in bytes):\t%12d\n\n", sum(sources, "receive_buffer_bytes"))
 	return n.appendProcesses(p)
 }
 

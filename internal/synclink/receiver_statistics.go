@@ -60,7 +60,7 @@ func (r *Receiver) Peers() (all []plugin.Peer) {
 	defer r.mu.Unlock()
 	for _, n := range r.nodes.list {
 		all = append(all, plugin.Peer{
-			Address: n.owner, Name: n.name, Up: n.up, Marks: n.marks, Flows: n.flows, Replayed: n.replayed,
+			Address: n.owner, Name: n.name, Up: n.up, Marks: n.marks, Flows: n.flows, Replayed: n.replayed, Heard: n.heard,
 		})
 	}
 	return all

@@ -41,9 +41,10 @@ type core struct {
 	replays replays
 	commit  commit
 
-	count   counters
-	touched []uint32 // slots with flagPending, in the order of the first touch
-	early   []byte   // records that leave before theirs, one after another
+	count      counters
+	population population
+	touched    []uint32 // slots with flagPending, in the order of the first touch
+	early      []byte   // records that leave before theirs, one after another
 
 	// Scratch memory.
 	event, update flow.Event
@@ -243,6 +244,9 @@ func (c *core) enter(r flow.Record, k *key, slot uint32, owner uint16, foreign b
 	n.inserted++
 	n.held++
 	c.owners.list[owner].held[of]++
+	if of == flows {
+		c.population.add(e.head[:])
+	}
 	if foreign {
 		e.set(flagForeign)
 		e.clear(flagSent)
@@ -265,6 +269,19 @@ func (c *core) revive(slot uint32, r flow.Record) {
 	e.named = 0
 }
 
+// replace stores another record of the same key, which must not lie in the
+// table.
+func (c *core) replace(e *entry, r flow.Record) {
+	counted := e.alive() && e.class() == flows
+	if counted {
+		c.population.drop(e.head[:])
+	}
+	c.table.replace(e, r)
+	if counted {
+		c.population.add(e.head[:])
+	}
+}
+
 // renew replaces what is known of a living flow.
 func (c *core) renew(slot uint32, r flow.Record) {
 	e := c.at(slot)
@@ -278,6 +295,9 @@ func (c *core) kill(e *entry) {
 	of := e.class()
 	c.count.of[of].held--
 	c.owners.list[e.owner].held[of]--
+	if of == flows {
+		c.population.drop(e.head[:])
+	}
 	if e.has(flagForeign) {
 		c.count.of[of].foreign--
 		e.clear(flagForeign)

@@ -253,9 +253,25 @@ func converge(t *testing.T, r *rand.Rand, worlds []*world) {
 	}
 	same(t, "cache", cache.flows(), want)
 	same(t, "cache below", below.flows(), want)
+	checkPopulation(t, cache.cache.core)
+	checkPopulation(t, below.cache.core)
 	cache.cache.reap()
 	if c := cache.cache.core; c.index.used != len(want) {
 		t.Errorf("%d entries for %d flows", c.index.used, len(want))
+	}
+}
+
+// checkPopulation compares what is counted with what is there.
+func checkPopulation(t *testing.T, c *core) {
+	t.Helper()
+	var p population
+	for slot := uint32(1); slot <= c.last; slot++ {
+		if e := c.at(slot); e.alive() && e.class() == flows {
+			p.add(e.head[:])
+		}
+	}
+	if p.held != c.population.held {
+		t.Errorf("counted %v, there are %v", c.population.statistics(), p.statistics())
 	}
 }
 

@@ -34,6 +34,7 @@ func (c *Cache) Statistics() []plugin.Statistic {
 		{Name: "replayed_stale", Help: "replayed records of replays that were cancelled, or whose begin was lost", Type: plugin.Loss, Value: n.stale},
 		{Name: "replays_incomplete", Help: "replays that lost records on their way", Type: plugin.Loss, Value: n.incomplete},
 	}
+	s = append(s, c.core.population.statistics()...)
 	return append(s, c.core.owners.statistics()...)
 }
 

@@ -266,7 +266,7 @@ func TestOverrunGrowsAndSignals(t *testing.T) {
 			}
 		}
 	}()
-	if size := s.statistic("receive_buffer"); size <= 16<<10 || size > 64<<10 {
+	if size := s.statistic("receive_buffer_bytes"); size <= 16<<10 || size > 64<<10 {
 		t.Fatalf("receive buffer is %d", size)
 	}
 	if s.statistic("overruns") == 0 || s.statistic("socket_drops") == 0 {

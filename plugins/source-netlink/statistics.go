@@ -43,7 +43,7 @@ func (s *source) Statistics() []plugin.Statistic {
 		{Name: "events_malformed", Help: "events that did not decode", Type: plugin.Loss, Value: s.stats.malformed.Load()},
 		{Name: "queue_dropped", Help: "events dropped while the edge was full", Type: plugin.Loss, Value: s.stats.queueDropped.Load()},
 		{Name: "queue_bytes", Help: "bytes of events that wait for the edge", Type: plugin.Gauge, Value: uint64(s.queue.size())},
-		{Name: "receive_buffer", Help: "bytes of the event socket's receive buffer", Type: plugin.Gauge, Value: s.stats.buffer.Load()},
+		{Name: "receive_buffer_bytes", Help: "bytes of the event socket's receive buffer", Type: plugin.Gauge, Value: s.stats.buffer.Load()},
 		{Name: "replays", Help: "replays sent to their end", Value: s.stats.replays.Load()},
 		{Name: "replayed", Help: "flows and expectations sent in replays", Value: s.stats.replayed.Load()},
 	}

@@ -1416,9 +1416,12 @@ type StatisticsReply struct {
 	Sending       bool         `protobuf:"varint,9,opt,name=sending,proto3" json:"sending,omitempty"`                            // blocked on, or in, a send right now
 	Working       bool         `protobuf:"varint,10,opt,name=working,proto3" json:"working,omitempty"`                           // in the plugin's code right now
 	Own           []*Statistic `protobuf:"bytes,11,rep,name=own,proto3" json:"own,omitempty"`
-	Peers         []*Peer      `protobuf:"bytes,12,rep,name=peers,proto3" json:"peers,omitempty"`  // that a source with a link knows
-	Note          string       `protobuf:"bytes,14,opt,name=note,proto3" json:"note,omitempty"`    // for people: see plugin.Noter
-	Beats         uint64       `protobuf:"varint,13,opt,name=beats,proto3" json:"beats,omitempty"` // of a source's loop: see Output.Beat
+	Peers         []*Peer      `protobuf:"bytes,12,rep,name=peers,proto3" json:"peers,omitempty"`                             // that a source with a link knows
+	Note          string       `protobuf:"bytes,14,opt,name=note,proto3" json:"note,omitempty"`                               // for people: see plugin.Noter
+	Beats         uint64       `protobuf:"varint,13,opt,name=beats,proto3" json:"beats,omitempty"`                            // of a source's loop: see Output.Beat
+	BatchSizes    *Histogram   `protobuf:"bytes,15,opt,name=batch_sizes,json=batchSizes,proto3" json:"batch_sizes,omitempty"` // events of the batches sent; of a sink, read
+	BatchAges     *Histogram   `protobuf:"bytes,16,opt,name=batch_ages,json=batchAges,proto3" json:"batch_ages,omitempty"`    // seconds: of live batches, from their first event to when they are sent, or written
+	Behind        uint32       `protobuf:"varint,17,opt,name=behind,proto3" json:"behind,omitempty"`                          // edges of a fan-out that are full at the moment
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1551,6 +1554,88 @@ func (x *StatisticsReply) GetBeats() uint64 {
 	return 0
 }
 
+func (x *StatisticsReply) GetBatchSizes() *Histogram {
+	if x != nil {
+		return x.BatchSizes
+	}
+	return nil
+}
+
+func (x *StatisticsReply) GetBatchAges() *Histogram {
+	if x != nil {
+		return x.BatchAges
+	}
+	return nil
+}
+
+func (x *StatisticsReply) GetBehind() uint32 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+// A Histogram counts observations by size.
+type Histogram struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bounds        []float64              `protobuf:"fixed64,1,rep,packed,name=bounds,proto3" json:"bounds,omitempty"` // upper ones, rising
+	Counts        []uint64               `protobuf:"varint,2,rep,packed,name=counts,proto3" json:"counts,omitempty"`  // of each bound, not cumulated; one more for what is above all
+	Sum           float64                `protobuf:"fixed64,3,opt,name=sum,proto3" json:"sum,omitempty"`              // of all observations
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Histogram) Reset() {
+	*x = Histogram{}
+	mi := &file_stage_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Histogram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Histogram) ProtoMessage() {}
+
+func (x *Histogram) ProtoReflect() protoreflect.Message {
+	mi := &file_stage_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
+func (*Histogram) Descriptor() ([]byte, []int) {
+	return file_stage_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Histogram) GetBounds() []float64 {
+	if x != nil {
+		return x.Bounds
+	}
+	return nil
+}
+
+func (x *Histogram) GetCounts() []uint64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Histogram) GetSum() float64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
 type Peer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"` // as owner in its batches
@@ -1559,13 +1644,14 @@ type Peer struct {
 	Marks         bool                   `protobuf:"varint,4,opt,name=marks,proto3" json:"marks,omitempty"`       // it marks the begin and the end of replays
 	Flows         uint64                 `protobuf:"varint,5,opt,name=flows,proto3" json:"flows,omitempty"`       // records about flows that it sent
 	Replayed      uint64                 `protobuf:"varint,6,opt,name=replayed,proto3" json:"replayed,omitempty"` // those of them, and marks, that belong to replays
+	Heard         int64                  `protobuf:"varint,7,opt,name=heard,proto3" json:"heard,omitempty"`       // when it was heard last, in seconds since 1970; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_stage_proto_msgTypes[22]
+	mi := &file_stage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1663,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[22]
+	mi := &file_stage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1676,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{22}
+	return file_stage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Peer) GetAddress() string {
@@ -1635,6 +1721,13 @@ func (x *Peer) GetReplayed() uint64 {
 	return 0
 }
 
+func (x *Peer) GetHeard() int64 {
+	if x != nil {
+		return x.Heard
+	}
+	return 0
+}
+
 type Statistic struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1642,13 +1735,14 @@ type Statistic struct {
 	Type          uint32                 `protobuf:"varint,3,opt,name=type,proto3" json:"type,omitempty"` // 0 counter, 1 gauge, 2 loss
 	Value         uint64                 `protobuf:"varint,4,opt,name=value,proto3" json:"value,omitempty"`
 	Peer          string                 `protobuf:"bytes,5,opt,name=peer,proto3" json:"peer,omitempty"`
+	Labels        map[string]string      `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // what else it is about, each of a few values
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Statistic) Reset() {
 	*x = Statistic{}
-	mi := &file_stage_proto_msgTypes[23]
+	mi := &file_stage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1660,7 +1754,7 @@ func (x *Statistic) String() string {
 func (*Statistic) ProtoMessage() {}
 
 func (x *Statistic) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[23]
+	mi := &file_stage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1673,7 +1767,7 @@ func (x *Statistic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Statistic.ProtoReflect.Descriptor instead.
 func (*Statistic) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{23}
+	return file_stage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Statistic) GetName() string {
@@ -1711,6 +1805,13 @@ func (x *Statistic) GetPeer() string {
 	return ""
 }
 
+func (x *Statistic) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
 type CommandRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1722,7 +1823,7 @@ type CommandRequest struct {
 
 func (x *CommandRequest) Reset() {
 	*x = CommandRequest{}
-	mi := &file_stage_proto_msgTypes[24]
+	mi := &file_stage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1835,7 @@ func (x *CommandRequest) String() string {
 func (*CommandRequest) ProtoMessage() {}
 
 func (x *CommandRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[24]
+	mi := &file_stage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1848,7 @@ func (x *CommandRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandRequest.ProtoReflect.Descriptor instead.
 func (*CommandRequest) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{24}
+	return file_stage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CommandRequest) GetName() string {
@@ -1780,7 +1881,7 @@ type CommandOutput struct {
 
 func (x *CommandOutput) Reset() {
 	*x = CommandOutput{}
-	mi := &file_stage_proto_msgTypes[25]
+	mi := &file_stage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1893,7 @@ func (x *CommandOutput) String() string {
 func (*CommandOutput) ProtoMessage() {}
 
 func (x *CommandOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[25]
+	mi := &file_stage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1906,7 @@ func (x *CommandOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandOutput.ProtoReflect.Descriptor instead.
 func (*CommandOutput) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{25}
+	return file_stage_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CommandOutput) GetData() []byte {
@@ -1828,7 +1929,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_stage_proto_msgTypes[26]
+	mi := &file_stage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1941,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[26]
+	mi := &file_stage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +1954,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{26}
+	return file_stage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Signal) GetName() string {
@@ -1904,7 +2005,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_stage_proto_msgTypes[27]
+	mi := &file_stage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2017,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[27]
+	mi := &file_stage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2030,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{27}
+	return file_stage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Report) GetReplay() uint64 {
@@ -1977,7 +2078,7 @@ type Count struct {
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_stage_proto_msgTypes[28]
+	mi := &file_stage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2090,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_stage_proto_msgTypes[28]
+	mi := &file_stage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2103,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_stage_proto_rawDescGZIP(), []int{28}
+	return file_stage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Count) GetName() string {
@@ -2131,7 +2232,7 @@ const file_stage_proto_rawDesc = "" +
 	"\x05flags\x18\x02 \x01(\rR\x05flags\x12\x12\n" +
 	"\x04edge\x18\x03 \x01(\rR\x04edge\x12\x18\n" +
 	"\atracked\x18\x04 \x01(\bR\atracked\x12\x1a\n" +
-	"\brepeated\x18\x05 \x01(\bR\brepeated\"\xbf\x03\n" +
+	"\brepeated\x18\x05 \x01(\bR\brepeated\"\xcf\x04\n" +
 	"\x0fStatisticsReply\x12\x1d\n" +
 	"\n" +
 	"batches_in\x18\x01 \x01(\x04R\tbatchesIn\x12\x1f\n" +
@@ -2150,20 +2251,34 @@ const file_stage_proto_rawDesc = "" +
 	"\x03own\x18\v \x03(\v2\x1a.sluice.stage.v1.StatisticR\x03own\x12+\n" +
 	"\x05peers\x18\f \x03(\v2\x15.sluice.stage.v1.PeerR\x05peers\x12\x12\n" +
 	"\x04note\x18\x0e \x01(\tR\x04note\x12\x14\n" +
-	"\x05beats\x18\r \x01(\x04R\x05beats\"\x8c\x01\n" +
+	"\x05beats\x18\r \x01(\x04R\x05beats\x12;\n" +
+	"\vbatch_sizes\x18\x0f \x01(\v2\x1a.sluice.stage.v1.HistogramR\n" +
+	"batchSizes\x129\n" +
+	"\n" +
+	"batch_ages\x18\x10 \x01(\v2\x1a.sluice.stage.v1.HistogramR\tbatchAges\x12\x16\n" +
+	"\x06behind\x18\x11 \x01(\rR\x06behind\"M\n" +
+	"\tHistogram\x12\x16\n" +
+	"\x06bounds\x18\x01 \x03(\x01R\x06bounds\x12\x16\n" +
+	"\x06counts\x18\x02 \x03(\x04R\x06counts\x12\x10\n" +
+	"\x03sum\x18\x03 \x01(\x01R\x03sum\"\xa2\x01\n" +
 	"\x04Peer\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02up\x18\x03 \x01(\bR\x02up\x12\x14\n" +
 	"\x05marks\x18\x04 \x01(\bR\x05marks\x12\x14\n" +
 	"\x05flows\x18\x05 \x01(\x04R\x05flows\x12\x1a\n" +
-	"\breplayed\x18\x06 \x01(\x04R\breplayed\"q\n" +
+	"\breplayed\x18\x06 \x01(\x04R\breplayed\x12\x14\n" +
+	"\x05heard\x18\a \x01(\x03R\x05heard\"\xec\x01\n" +
 	"\tStatistic\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04help\x18\x02 \x01(\tR\x04help\x12\x12\n" +
 	"\x04type\x18\x03 \x01(\rR\x04type\x12\x14\n" +
 	"\x05value\x18\x04 \x01(\x04R\x05value\x12\x12\n" +
-	"\x04peer\x18\x05 \x01(\tR\x04peer\"L\n" +
+	"\x04peer\x18\x05 \x01(\tR\x04peer\x12>\n" +
+	"\x06labels\x18\x06 \x03(\v2&.sluice.stage.v1.Statistic.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"L\n" +
 	"\x0eCommandRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04args\x18\x02 \x03(\tR\x04args\x12\x12\n" +
@@ -2212,7 +2327,7 @@ func file_stage_proto_rawDescGZIP() []byte {
 	return file_stage_proto_rawDescData
 }
 
-var file_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_stage_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_stage_proto_goTypes = []any{
 	(*Empty)(nil),           // 0: sluice.stage.v1.Empty
 	(*DescribeRequest)(nil), // 1: sluice.stage.v1.DescribeRequest
@@ -2236,13 +2351,15 @@ var file_stage_proto_goTypes = []any{
 	(*Started)(nil),         // 19: sluice.stage.v1.Started
 	(*ReplayRequest)(nil),   // 20: sluice.stage.v1.ReplayRequest
 	(*StatisticsReply)(nil), // 21: sluice.stage.v1.StatisticsReply
-	(*Peer)(nil),            // 22: sluice.stage.v1.Peer
-	(*Statistic)(nil),       // 23: sluice.stage.v1.Statistic
-	(*CommandRequest)(nil),  // 24: sluice.stage.v1.CommandRequest
-	(*CommandOutput)(nil),   // 25: sluice.stage.v1.CommandOutput
-	(*Signal)(nil),          // 26: sluice.stage.v1.Signal
-	(*Report)(nil),          // 27: sluice.stage.v1.Report
-	(*Count)(nil),           // 28: sluice.stage.v1.Count
+	(*Histogram)(nil),       // 22: sluice.stage.v1.Histogram
+	(*Peer)(nil),            // 23: sluice.stage.v1.Peer
+	(*Statistic)(nil),       // 24: sluice.stage.v1.Statistic
+	(*CommandRequest)(nil),  // 25: sluice.stage.v1.CommandRequest
+	(*CommandOutput)(nil),   // 26: sluice.stage.v1.CommandOutput
+	(*Signal)(nil),          // 27: sluice.stage.v1.Signal
+	(*Report)(nil),          // 28: sluice.stage.v1.Report
+	(*Count)(nil),           // 29: sluice.stage.v1.Count
+	nil,                     // 30: sluice.stage.v1.Statistic.LabelsEntry
 }
 var file_stage_proto_depIdxs = []int32{
 	3,  // 0: sluice.stage.v1.Description.schema:type_name -> sluice.stage.v1.Schema
@@ -2257,39 +2374,42 @@ var file_stage_proto_depIdxs = []int32{
 	13, // 9: sluice.stage.v1.Screen.protocols:type_name -> sluice.stage.v1.ProtocolList
 	14, // 10: sluice.stage.v1.Screen.addresses:type_name -> sluice.stage.v1.AddressList
 	12, // 11: sluice.stage.v1.StartRequest.screens:type_name -> sluice.stage.v1.Screen
-	23, // 12: sluice.stage.v1.StatisticsReply.own:type_name -> sluice.stage.v1.Statistic
-	22, // 13: sluice.stage.v1.StatisticsReply.peers:type_name -> sluice.stage.v1.Peer
-	27, // 14: sluice.stage.v1.Signal.done:type_name -> sluice.stage.v1.Report
-	28, // 15: sluice.stage.v1.Report.counts:type_name -> sluice.stage.v1.Count
-	1,  // 16: sluice.stage.v1.Stage.Describe:input_type -> sluice.stage.v1.DescribeRequest
-	6,  // 17: sluice.stage.v1.Stage.Configure:input_type -> sluice.stage.v1.Configuration
-	15, // 18: sluice.stage.v1.Stage.Start:input_type -> sluice.stage.v1.StartRequest
-	20, // 19: sluice.stage.v1.Stage.Replay:input_type -> sluice.stage.v1.ReplayRequest
-	0,  // 20: sluice.stage.v1.Stage.Drain:input_type -> sluice.stage.v1.Empty
-	16, // 21: sluice.stage.v1.Stage.Pause:input_type -> sluice.stage.v1.PauseRequest
-	0,  // 22: sluice.stage.v1.Stage.Resume:input_type -> sluice.stage.v1.Empty
-	17, // 23: sluice.stage.v1.Stage.Rewire:input_type -> sluice.stage.v1.RewireRequest
-	18, // 24: sluice.stage.v1.Stage.Adjust:input_type -> sluice.stage.v1.AdjustRequest
-	0,  // 25: sluice.stage.v1.Stage.Statistics:input_type -> sluice.stage.v1.Empty
-	24, // 26: sluice.stage.v1.Stage.Command:input_type -> sluice.stage.v1.CommandRequest
-	0,  // 27: sluice.stage.v1.Stage.Signals:input_type -> sluice.stage.v1.Empty
-	2,  // 28: sluice.stage.v1.Stage.Describe:output_type -> sluice.stage.v1.Description
-	7,  // 29: sluice.stage.v1.Stage.Configure:output_type -> sluice.stage.v1.Configured
-	19, // 30: sluice.stage.v1.Stage.Start:output_type -> sluice.stage.v1.Started
-	0,  // 31: sluice.stage.v1.Stage.Replay:output_type -> sluice.stage.v1.Empty
-	0,  // 32: sluice.stage.v1.Stage.Drain:output_type -> sluice.stage.v1.Empty
-	0,  // 33: sluice.stage.v1.Stage.Pause:output_type -> sluice.stage.v1.Empty
-	0,  // 34: sluice.stage.v1.Stage.Resume:output_type -> sluice.stage.v1.Empty
-	0,  // 35: sluice.stage.v1.Stage.Rewire:output_type -> sluice.stage.v1.Empty
-	0,  // 36: sluice.stage.v1.Stage.Adjust:output_type -> sluice.stage.v1.Empty
-	21, // 37: sluice.stage.v1.Stage.Statistics:output_type -> sluice.stage.v1.StatisticsReply
-	25, // 38: sluice.stage.v1.Stage.Command:output_type -> sluice.stage.v1.CommandOutput
-	26, // 39: sluice.stage.v1.Stage.Signals:output_type -> sluice.stage.v1.Signal
-	28, // [28:40] is the sub-list for method output_type
-	16, // [16:28] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	24, // 12: sluice.stage.v1.StatisticsReply.own:type_name -> sluice.stage.v1.Statistic
+	23, // 13: sluice.stage.v1.StatisticsReply.peers:type_name -> sluice.stage.v1.Peer
+	22, // 14: sluice.stage.v1.StatisticsReply.batch_sizes:type_name -> sluice.stage.v1.Histogram
+	22, // 15: sluice.stage.v1.StatisticsReply.batch_ages:type_name -> sluice.stage.v1.Histogram
+	30, // 16: sluice.stage.v1.Statistic.labels:type_name -> sluice.stage.v1.Statistic.LabelsEntry
+	28, // 17: sluice.stage.v1.Signal.done:type_name -> sluice.stage.v1.Report
+	29, // 18: sluice.stage.v1.Report.counts:type_name -> sluice.stage.v1.Count
+	1,  // 19: sluice.stage.v1.Stage.Describe:input_type -> sluice.stage.v1.DescribeRequest
+	6,  // 20: sluice.stage.v1.Stage.Configure:input_type -> sluice.stage.v1.Configuration
+	15, // 21: sluice.stage.v1.Stage.Start:input_type -> sluice.stage.v1.StartRequest
+	20, // 22: sluice.stage.v1.Stage.Replay:input_type -> sluice.stage.v1.ReplayRequest
+	0,  // 23: sluice.stage.v1.Stage.Drain:input_type -> sluice.stage.v1.Empty
+	16, // 24: sluice.stage.v1.Stage.Pause:input_type -> sluice.stage.v1.PauseRequest
+	0,  // 25: sluice.stage.v1.Stage.Resume:input_type -> sluice.stage.v1.Empty
+	17, // 26: sluice.stage.v1.Stage.Rewire:input_type -> sluice.stage.v1.RewireRequest
+	18, // 27: sluice.stage.v1.Stage.Adjust:input_type -> sluice.stage.v1.AdjustRequest
+	0,  // 28: sluice.stage.v1.Stage.Statistics:input_type -> sluice.stage.v1.Empty
+	25, // 29: sluice.stage.v1.Stage.Command:input_type -> sluice.stage.v1.CommandRequest
+	0,  // 30: sluice.stage.v1.Stage.Signals:input_type -> sluice.stage.v1.Empty
+	2,  // 31: sluice.stage.v1.Stage.Describe:output_type -> sluice.stage.v1.Description
+	7,  // 32: sluice.stage.v1.Stage.Configure:output_type -> sluice.stage.v1.Configured
+	19, // 33: sluice.stage.v1.Stage.Start:output_type -> sluice.stage.v1.Started
+	0,  // 34: sluice.stage.v1.Stage.Replay:output_type -> sluice.stage.v1.Empty
+	0,  // 35: sluice.stage.v1.Stage.Drain:output_type -> sluice.stage.v1.Empty
+	0,  // 36: sluice.stage.v1.Stage.Pause:output_type -> sluice.stage.v1.Empty
+	0,  // 37: sluice.stage.v1.Stage.Resume:output_type -> sluice.stage.v1.Empty
+	0,  // 38: sluice.stage.v1.Stage.Rewire:output_type -> sluice.stage.v1.Empty
+	0,  // 39: sluice.stage.v1.Stage.Adjust:output_type -> sluice.stage.v1.Empty
+	21, // 40: sluice.stage.v1.Stage.Statistics:output_type -> sluice.stage.v1.StatisticsReply
+	26, // 41: sluice.stage.v1.Stage.Command:output_type -> sluice.stage.v1.CommandOutput
+	27, // 42: sluice.stage.v1.Stage.Signals:output_type -> sluice.stage.v1.Signal
+	31, // [31:43] is the sub-list for method output_type
+	19, // [19:31] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_stage_proto_init() }
@@ -2307,7 +2427,7 @@ func file_stage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_stage_proto_rawDesc), len(file_stage_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -3,6 +3,8 @@ package console
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -147,10 +149,19 @@ func statistics(t *table, all []control.Statistic) {
 }
 
 func statisticName(s control.Statistic) string {
-	if s.Peer == "" {
+	about := []string{}
+	if s.Peer != "" {
+		about = append(about, s.Peer)
+	}
+	for _, label := range slices.Sorted(maps.Keys(s.Labels)) {
+		if s.Labels[label] != "" {
+			about = append(about, s.Labels[label])
+		}
+	}
+	if len(about) == 0 {
 		return s.Name
 	}
-	return s.Name + " (" + s.Peer + ")"
+	return s.Name + " (" + strings.Join(about, " ") + ")"
 }
 
 func (s *screen) signals(all []control.SignalStatus, now time.Time) {

@@ -1,0 +1,141 @@
+package observe
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/exporter-toolkit/web"
+	"golang.org/x/net/netutil"
+
+	"github.com/sluice-project/sluice/core/control"
+	"github.com/sluice-project/sluice/core/pipeline"
+)
+
+// The limits of the listener.
+const (
+	maxConns      = 64               // connections at a time
+	maxHeader     = 16 << 10         // bytes
+	maxScrapes    = 4                // at a time; the backend is asked once for all
+	scrapeTimeout = 8 * time.Second  // Prometheus' own default is 10 s
+	readTimeout   = 10 * time.Second // for a request
+	writeTimeout  = 30 * time.Second // for an answer
+	idleTimeout   = 2 * time.Minute  // between two requests; scrapes come each minute at least
+)
+
+// A Server serves metrics, health and the page of a node.
+type Server struct {
+	config   pipeline.Metrics
+	log      *slog.Logger
+	listener net.Listener
+	http     *http.Server
+
+	replays, commands *prometheus.HistogramVec
+	reload            reloads
+}
+
+// durations are the buckets of what takes from a millisecond to a minute.
+var durations = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
+
+func durationsOf(m *Metric) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: m.Name, Help: m.Help, Buckets: durations}, m.Labels)
+}
+
+// Listen makes the listener that c describes. Serve must follow, or Close.
+func Listen(c pipeline.Metrics, log *slog.Logger) (*Server, error) {
+	if c.WebConfig != "" {
+		if err := web.Validate(c.WebConfig); err != nil {
+			return nil, fmt.Errorf("metrics: web_config: %s: %w", c.WebConfig, err)
+		}
+	}
+	l, err := listen(c)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{config: c, log: log, listener: l, replays: durationsOf(metricReplays), commands: durationsOf(metricCommand)}
+	s.Reloaded(nil)
+	return s, nil
+}
+
+func listen(c pipeline.Metrics) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(c.Listen, "unix:"); ok {
+		return control.Listen(control.Socket{Path: path, Group: c.Group, Block: "metrics"})
+	}
+	l, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	return l, nil
+}
+
+// Address returns where the server listens, as a URL without path; "" for a
+// Unix socket.
+func (s *Server) Address() string {
+	if _, ok := s.listener.Addr().(*net.TCPAddr); !ok {
+		return ""
+	}
+	return "http://" + s.listener.Addr().String()
+}
+
+// Serve answers what comes in, until Shutdown.
+func (s *Server) Serve(b Backend) error {
+	s.http = &http.Server{
+		Handler:           s.handler(b),
+		ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // of clients' TLS handshakes and the like
+	}
+	l := netutil.LimitListener(s.listener, maxConns)
+	var err error
+	if s.config.WebConfig == "" {
+		err = s.http.Serve(l)
+	} else {
+		err = web.Serve(l, s.http, &web.FlagConfig{WebConfigFile: &s.config.WebConfig}, s.log)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("metrics: %w", err)
+}
+
+// Close ends the server and all its connections.
+func (s *Server) Close() {
+	s.listener.Close()
+	if s.http != nil {
+		s.http.Close()
+	}
+}
+
+func (s *Server) handler(b Backend) http.Handler {
+	n := &node{backend: b}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{n}, s.replays, s.commands, &s.reload,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError,
+		MaxRequestsInFlight: maxScrapes, Timeout: scrapeTimeout, EnableOpenMetrics: true,
+	}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { tell(w, b.Health().Unhealthy) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { tell(w, b.Health().Unready) })
+	return mux
+}
+
+// tell answers with what is wrong, a line each.
+func tell(w http.ResponseWriter, wrong []string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	if len(wrong) == 0 {
+		fmt.Fprintln(w, "ok")
+		return
+	}
+	w.WriteHeader(http.StatusServiceUnavailable)
+	fmt.Fprintln(w, strings.Join(wrong, "\n"))
+}
