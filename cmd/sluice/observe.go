@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"time"
 
 	"github.com/sluice-project/sluice/cmd/sluice/internal/logging"
@@ -21,6 +22,9 @@ func observe(c pipeline.Metrics, log *logging.Log) (*observer, error) {
 	server, err := metrics.Listen(c, log.Logger)
 	if err != nil {
 		return nil, err
+	}
+	if lines := server.Lines(); lines != nil {
+		log.Logger = slog.New(slog.NewMultiHandler(log.Handler(), lines.Handler(log.Level)))
 	}
 	log.Info("metrics", "listen", c.Listen)
 	return &observer{server}, nil

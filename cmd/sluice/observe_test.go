@@ -41,6 +41,9 @@ func TestMetrics(t *testing.T) {
 	if code, text := n.get("/healthz"); code != 200 || text != "ok\n" {
 		t.Errorf("/healthz: %d: %s", code, text)
 	}
+	if code, text := n.get("/"); code != 200 || !strings.Contains(text, "<h1>fw1</h1>") || !strings.Contains(text, "stage runs") {
+		t.Errorf("the page: %d: %s", code, text)
+	}
 	execute(t, "", n.socket, "role", "fault")
 	if code, text := n.get("/readyz"); code != 503 || text != "the node was given the role fault\n" {
 		t.Errorf("/readyz: %d: %s", code, text)

@@ -13,9 +13,11 @@
 //
 //   - metrics.go: the metrics by name. The documentation is made from them.
 //   - collector.go, statistics.go: from a Status to Prometheus' form.
+//   - page.go, page/: the page. It works without its script, which only puts the
+//     present state into it, and loads nothing from elsewhere.
 //   - server.go: the listener, with TLS and passwords by Prometheus' own
 //     exporter-toolkit.
 //
-// Nothing here changes a node, and no flow is ever shown: what is served is
-// meant to be read by everyone who can connect.
+// Nothing here changes a node, and no flow is shown but for those that lines of
+// the log name: what is served is meant to be read by everyone who can connect.
 package observe

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strings"
 	"time"
 
@@ -39,6 +40,7 @@ type Server struct {
 
 	replays, commands *prometheus.HistogramVec
 	reload            reloads
+	lines             *Lines // nil without a page
 }
 
 // durations are the buckets of what takes from a millisecond to a minute.
@@ -59,10 +61,27 @@ func Listen(c pipeline.Metrics, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{config: c, log: log, listener: l, replays: durationsOf(metricReplays), commands: durationsOf(metricCommand)}
-	s.Reloaded(nil)
+	s := newServer(c, log)
+	s.listener = l
 	return s, nil
 }
+
+func newServer(c pipeline.Metrics, log *slog.Logger) *Server {
+	s := &Server{config: c, log: log, replays: durationsOf(metricReplays), commands: durationsOf(metricCommand)}
+	s.http = &http.Server{
+		ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug), // of clients' TLS handshakes and the like
+	}
+	if c.Page {
+		s.lines = &Lines{}
+	}
+	s.Reloaded(nil)
+	return s
+}
+
+// Lines are to be given what is logged, for the page; nil if there is no page.
+func (s *Server) Lines() *Lines { return s.lines }
 
 func listen(c pipeline.Metrics) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(c.Listen, "unix:"); ok {
@@ -75,23 +94,9 @@ func listen(c pipeline.Metrics) (net.Listener, error) {
 	return l, nil
 }
 
-// Address returns where the server listens, as a URL without path; "" for a
-// Unix socket.
-func (s *Server) Address() string {
-	if _, ok := s.listener.Addr().(*net.TCPAddr); !ok {
-		return ""
-	}
-	return "http://" + s.listener.Addr().String()
-}
-
-// Serve answers what comes in, until Shutdown.
+// Serve answers what comes in, until Close.
 func (s *Server) Serve(b Backend) error {
-	s.http = &http.Server{
-		Handler:           s.handler(b),
-		ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: maxHeader,
-		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // of clients' TLS handshakes and the like
-	}
+	s.http.Handler = s.handler(b)
 	l := netutil.LimitListener(s.listener, maxConns)
 	var err error
 	if s.config.WebConfig == "" {
@@ -99,7 +104,7 @@ func (s *Server) Serve(b Backend) error {
 	} else {
 		err = web.Serve(l, s.http, &web.FlagConfig{WebConfigFile: &s.config.WebConfig}, s.log)
 	}
-	if errors.Is(err, http.ErrServerClosed) {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	return fmt.Errorf("metrics: %w", err)
@@ -107,10 +112,8 @@ func (s *Server) Serve(b Backend) error {
 
 // Close ends the server and all its connections.
 func (s *Server) Close() {
+	s.http.Close()
 	s.listener.Close()
-	if s.http != nil {
-		s.http.Close()
-	}
 }
 
 func (s *Server) handler(b Backend) http.Handler {
@@ -125,7 +128,22 @@ func (s *Server) handler(b Backend) http.Handler {
 	}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { tell(w, b.Health().Unhealthy) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { tell(w, b.Health().Unready) })
+	if s.config.Page {
+		(&page{node: n, lines: s.lines}).serve(mux)
+	}
+	if s.config.Pprof {
+		profile(mux)
+	}
 	return mux
+}
+
+// profile registers Go's profiles of the runner.
+func profile(mux *http.ServeMux) {
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 }
 
 // tell answers with what is wrong, a line each.

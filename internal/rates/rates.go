@@ -45,15 +45,16 @@ func Between(before, after *control.Status, elapsed time.Duration) Rates {
 		if !known {
 			return
 		}
-		if was.PID != s.PID { // a new process counts from 0, but its losses go on
-			was = &control.StageStatus{Lost: was.Lost}
+		cpu := was.CPUSeconds
+		if was.PID != s.PID { // a new process's CPU time begins at 0; what is counted of events goes on
+			cpu = 0
 		}
 		second := elapsed.Seconds()
 		rates[s.Address] = Rate{
 			In:   since(was.EventsIn, s.EventsIn) / second,
 			Out:  since(was.EventsOut, s.EventsOut) / second,
 			Lost: since(was.Lost, s.Lost) / second,
-			CPU:  100 * max(0, s.CPUSeconds-was.CPUSeconds) / second,
+			CPU:  100 * max(0, s.CPUSeconds-cpu) / second,
 		}
 	})
 	return rates

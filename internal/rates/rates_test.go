@@ -26,7 +26,7 @@ func TestMeter(t *testing.T) {
 	}
 	second := status(
 		control.StageStatus{Address: "a", PID: 1, EventsIn: 300, EventsOut: 130, Lost: 6, CPUSeconds: 1.5},
-		control.StageStatus{Address: "b", PID: 22, EventsIn: 40, Lost: 17, CPUSeconds: 0.2}, // started again
+		control.StageStatus{Address: "b", PID: 22, EventsIn: 1040, Lost: 17, CPUSeconds: 0.2}, // started again
 		control.StageStatus{Address: "new", PID: 4, EventsIn: 1000},
 	)
 	want := Rates{
