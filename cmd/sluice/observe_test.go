@@ -48,10 +48,13 @@ func TestMetrics(t *testing.T) {
 	if code, text := n.get("/readyz"); code != 503 || text != "the node was given the role fault\n" {
 		t.Errorf("/readyz: %d: %s", code, text)
 	}
-	_, text := n.get("/metrics")
+	var text string
+	await(t, "a scrape that tells of the role", func() bool { // one right behind another gets the same numbers
+		_, text = n.get("/metrics")
+		return strings.Contains(text, "\nsluice_role{role=\"fault\"} 1\n")
+	})
 	for _, want := range []string{
 		`sluice_node_info{node="fw1",version="`,
-		`sluice_role{role="fault"} 1`,
 		`sluice_ready 0`,
 		`sluice_stage_up{stage="local.sink.kernel"} 1`,
 		`sluice_stage_answered{stage="local.filter.basic"} 1`,
