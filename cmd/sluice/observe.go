@@ -24,7 +24,7 @@ func observe(c pipeline.Metrics, log *logging.Log) (*observer, error) {
 		return nil, err
 	}
 	if lines := server.Lines(); lines != nil {
-		log.Logger = slog.New(slog.NewMultiHandler(log.Handler(), lines.Handler(log.Level)))
+		log.Logger = slog.New(slog.NewMultiHandler(log.Handler(), lines.Handler(&log.Level)))
 	}
 	log.Info("metrics", "listen", c.Listen)
 	return &observer{server}, nil

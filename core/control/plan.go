@@ -94,4 +94,5 @@ type ReloadStatus struct {
 	Changes []string      `json:"changes,omitempty"` // as in "replace local.filter.basic: address.ignore"
 	Good    uint64        `json:"succeeded"`         // reloads since the runner started
 	Bad     uint64        `json:"failed"`
+	Loaded  time.Time     `json:"loaded"` // when the configuration in use was
 }

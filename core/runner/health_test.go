@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
 )
 
@@ -27,24 +26,18 @@ func TestHealthOfAStage(t *testing.T) {
 		{&stage{state: stateDrained, down: now.Add(-2 * downTimeout)}, "", ""},
 		{&stage{state: stateRunning, answered: now, statistics: &stagepb.StatisticsReply{Behind: 2}}, "", "2 of the edges below s are full"},
 	} {
-		var h control.Health
 		c.stage.address = "s"
-		c.stage.health(now, &h)
-		if got := strings.Join(h.Unhealthy, "; "); got != c.unhealthy {
+		if got := c.stage.broken(now); got != c.unhealthy {
 			t.Errorf("unhealthy: %q, not %q", got, c.unhealthy)
 		}
-		if got := strings.Join(h.Unready, "; "); got != c.unready {
+		if got := strings.Join(c.stage.missing(), "; "); got != c.unready {
 			t.Errorf("unready: %q, not %q", got, c.unready)
 		}
 	}
 }
 
 func TestHealthOfReplays(t *testing.T) {
-	unready := func(p *replayer) string {
-		var h control.Health
-		p.health(&h)
-		return strings.Join(h.Unready, "; ")
-	}
+	unready := func(p *replayer) string { return strings.Join(p.missing(), "; ") }
 	p := &replayer{stage: &stage{address: "s"}}
 	p.current = &replay{reason: "poll", repair: repairs("poll")}
 	p.waiting = []*replay{{reason: "bulk", repair: repairs("bulk")}}
@@ -65,6 +58,11 @@ func TestHealthOfReplays(t *testing.T) {
 	p.note(&replay{into: one}, nil)
 	if got := unready(p); got != "s failed to replay: broken" {
 		t.Errorf("%q", got)
+	}
+	p.note(&replay{into: one, repair: true}, failed)
+	one.setState(stateDrained)
+	if got := unready(p); got != "s failed to replay: broken" {
+		t.Errorf("after a reload that took one away: %q", got)
 	}
 	p.note(&replay{}, nil)
 	if got := unready(p); got != "" {

@@ -31,12 +31,17 @@ func (r *Runner) LastReload() control.ReloadStatus {
 	return r.reloads.last
 }
 
-func (b *reloadBook) note(s control.ReloadStatus) {
+// note keeps how a reload ended, of a runner that was started at a time.
+func (b *reloadBook) note(s control.ReloadStatus, started time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s.Good, s.Bad = b.last.Good, b.last.Bad
+	s.Good, s.Bad, s.Loaded = b.last.Good, b.last.Bad, b.last.Loaded
+	if s.Loaded.IsZero() {
+		s.Loaded = started
+	}
 	if s.Error == "" {
 		s.Good++
+		s.Loaded = s.Time
 	} else {
 		s.Bad++
 	}
@@ -75,7 +80,7 @@ func (r *Runner) reload(do steps) error {
 	} else {
 		outcome.Changes = changesOf(p)
 	}
-	r.reloads.note(outcome)
+	r.reloads.note(outcome, r.started)
 	if err != nil {
 		r.log.Error("reload failed", "result", outcome.Result, "error", err, "elapsed", outcome.Elapsed)
 		return err

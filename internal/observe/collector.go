@@ -82,9 +82,23 @@ func collectNode(s *control.Status, out chan<- prometheus.Metric) {
 	if s.Purge != nil {
 		metricPurge.set(out, seconds(*s.Purge))
 	}
+	collectReloads(s, out)
 	for _, one := range s.Signals {
 		metricSignals.set(out, float64(one.Times), one.Stage, one.Name)
 	}
+}
+
+// collectReloads tells how the reloads ended; a node that had none is as if its
+// start had been one.
+func collectReloads(s *control.Status, out chan<- prometheus.Metric) {
+	last := control.ReloadStatus{Result: control.ReloadDone, Loaded: s.Started}
+	if s.Reload != nil {
+		last = *s.Reload
+	}
+	metricReloads.set(out, float64(last.Good), "done")
+	metricReloads.set(out, float64(last.Bad), "failed")
+	metricReloaded.set(out, truth(last.Result == control.ReloadDone))
+	metricReloadTime.set(out, seconds(last.Loaded))
 }
 
 func collectStage(pipeline string, s *control.StageStatus, answered bool, out chan<- prometheus.Metric) {

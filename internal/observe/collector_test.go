@@ -26,6 +26,7 @@ func example() *control.Status {
 	return &control.Status{
 		Node: "fw1", Version: "1.0", Started: at(1700000000), Role: "backup", Purge: &purge,
 		Signals: []control.SignalStatus{{Stage: "peers.source.multicast", Name: "gap", Times: 2}},
+		Reload:  &control.ReloadStatus{Time: at(1700000090), Result: control.ReloadFailed, Error: "no such file", Good: 2, Bad: 1, Loaded: at(1700000060)},
 		Health:  control.Health{Unready: []string{"peers.source.multicast replays (gap)"}},
 		Pipelines: []control.PipelineStatus{{Name: "peers", Stages: []control.StageStatus{{
 			Address: "peers.source.multicast", Kind: "source", Type: "multicast", State: "running", PID: 1, Since: at(1700000001),
@@ -88,7 +89,7 @@ func TestCollect(t *testing.T) {
 // Names and help are as Prometheus' linter wants them.
 func TestConventions(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(collector{&node{last: example(), asked: time.Now().Add(time.Hour)}}, durationsOf(metricReplays), durationsOf(metricCommand), &reloads{})
+	registry.MustRegister(collector{&node{last: example(), asked: time.Now().Add(time.Hour)}}, durationsOf(metricReplays), durationsOf(metricCommand))
 	problems, err := testutil.GatherAndLint(registry)
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package observe
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,35 +50,4 @@ func commandOf(r control.Request) string {
 		}
 	}
 	return r.Command
-}
-
-// reloads remembers how the last load of a configuration ended.
-type reloads struct {
-	mu   sync.Mutex
-	good bool
-	used time.Time // since when the configuration in use is
-}
-
-// Reloaded notes that a configuration was loaded again; err says why it is not
-// in use. The first is noted by Listen.
-func (s *Server) Reloaded(err error) {
-	s.reload.mu.Lock()
-	defer s.reload.mu.Unlock()
-	if s.reload.good = err == nil; s.reload.good {
-		s.reload.used = time.Now()
-	}
-}
-
-// Describe implements prometheus.Collector.
-func (r *reloads) Describe(out chan<- *prometheus.Desc) {
-	out <- metricReloaded.desc
-	out <- metricReloadTime.desc
-}
-
-// Collect implements prometheus.Collector.
-func (r *reloads) Collect(out chan<- prometheus.Metric) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	metricReloaded.set(out, truth(r.good))
-	metricReloadTime.set(out, seconds(r.used))
 }

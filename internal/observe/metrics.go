@@ -83,6 +83,7 @@ var (
 	metricReplays = define("sluice_replay_duration_seconds", histogram, "How long replays took, by the stage that replays, by reason and by result. The count of reason=\"commit\" is that of commits.", "stage", "reason", "result")
 	metricCommand = define("sluice_command_duration_seconds", histogram, "How long administrators' commands took. A role has its name behind it, as in role primary, which is a takeover.", "command", "result")
 
-	metricReloaded   = define("sluice_config_last_reload_successful", gauge, "1 if the configuration that was loaded last is in use.")
+	metricReloads    = define("sluice_config_reloads_total", counter, "Reloads of the configuration, by result.", "result")
+	metricReloaded   = define("sluice_config_last_reload_successful", gauge, "1 unless the last reload failed: what was loaded before is in use then.")
 	metricReloadTime = define("sluice_config_last_reload_success_timestamp_seconds", gauge, "When the configuration that is in use was loaded, in seconds since 1970.")
 )

@@ -39,7 +39,6 @@ type Server struct {
 	http     *http.Server
 
 	replays, commands *prometheus.HistogramVec
-	reload            reloads
 	lines             *Lines // nil without a page
 }
 
@@ -76,7 +75,6 @@ func newServer(c pipeline.Metrics, log *slog.Logger) *Server {
 	if c.Page {
 		s.lines = &Lines{}
 	}
-	s.Reloaded(nil)
 	return s
 }
 
@@ -119,7 +117,7 @@ func (s *Server) Close() {
 func (s *Server) handler(b Backend) http.Handler {
 	n := &node{backend: b}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{n}, s.replays, s.commands, &s.reload,
+	registry.MustRegister(collector{n}, s.replays, s.commands,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{
