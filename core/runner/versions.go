@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strconv"
 	"strings"
 
@@ -38,7 +40,7 @@ func (p *process) explain(err error) error {
 	parts := strings.Split(*hello, "|")
 	if len(parts) < 4 {
 		if *hello == "" {
-			return fmt.Errorf("%s wrote no handshake on its standard output: it is no plugin, or ended before it could speak", p.config.path)
+			return fmt.Errorf("%s wrote no handshake on its standard output: it is no plugin, or ended before it could speak%s", p.config.path, p.scriptAdvice())
 		}
 		return fmt.Errorf("%s wrote %.100q where a plugin writes its handshake: it is no plugin", p.config.path, printable(*hello))
 	}
@@ -47,6 +49,24 @@ func (p *process) explain(err error) error {
 		return err
 	}
 	return versionError(p.config.path, "the control protocol", version, plugin.ProtocolVersion, protocolRange)
+}
+
+// scriptAdvice is for the author of a script that looks for its modules where it
+// lay before it was copied.
+func (p *process) scriptAdvice() string {
+	if p.config.rules == nil || p.config.path == ownExecutable {
+		return ""
+	}
+	f, err := os.Open(p.config.path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	var head [2]byte
+	if _, err := io.ReadFull(f, head[:]); err != nil || string(head[:]) != "#!" {
+		return ""
+	}
+	return "; it is a script, of which a copy of this one file is started: pack what lies beside it into it, as with python3 -m zipapp"
 }
 
 func versionError(path, what string, theirs, ours int, accepted string) error {

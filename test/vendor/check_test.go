@@ -74,7 +74,7 @@ func TestExamplesConform(t *testing.T) {
 	t.Run("Python", func(t *testing.T) {
 		t.Parallel()
 		grpcio(t)
-		conforms(t, report(t, filepath.Join(root, "examples/filter-python/sluice-filter-ports"), "accept = [80, 443, 22]"))
+		conforms(t, report(t, pythonFilter(t), "accept = [80, 443, 22]"))
 	})
 	t.Run("Go", func(t *testing.T) {
 		t.Parallel()

@@ -77,8 +77,8 @@ func runHostile(t *testing.T, named map[string]string) *control.Client {
 	dir := t.TempDir()
 	hostile(t, "source-ticker")
 	socket := filepath.Join(dir, "s")
-	config := fmt.Sprintf("runner {\n  plugin_path = [%q, %q]\n  lock_file = %q\n  control {\n    path = %q\n  }\n}\n",
-		plugins, filepath.Join(root, "examples/filter-python"), filepath.Join(dir, "lock"), socket)
+	config := fmt.Sprintf("runner {\n  plugin_path = [%q]\n  lock_file = %q\n  control {\n    path = %q\n  }\n}\n",
+		plugins, filepath.Join(dir, "lock"), socket)
 	pipeline := func(name, filter string) {
 		config += fmt.Sprintf("pipeline %q {\n  source \"ticker\" {}\n  filter %s\n  sink \"log\" {\n    path = \"/dev/null\"\n  }\n}\n", name, filter)
 	}
@@ -88,6 +88,7 @@ func runHostile(t *testing.T, named map[string]string) *control.Client {
 	}
 	pipeline("old", `"protocol1" {}`)
 	if hasGRPC() == nil {
+		pythonFilter(t)
 		pipeline("python", "\"ports\" {\n    accept = [443]\n  }")
 	}
 	for name := range named {

@@ -102,6 +102,29 @@ var buildProtocol1 = sync.OnceValue(func() program {
 	return build(filepath.Join(root, "test/vendor/testdata/protocol1"), "-o", filepath.Join(plugins, "sluice-filter-protocol1"), "-modfile", modfile, ".")
 })
 
+// pythonFilter returns the path of the example in Python, built as its README says.
+func pythonFilter(t *testing.T) string {
+	t.Helper()
+	built := buildPython()
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.path
+}
+
+var buildPython = sync.OnceValue(func() program {
+	return zipapp(filepath.Join(root, "examples/filter-python/ports"), filepath.Join(plugins, "sluice-filter-ports"))
+})
+
+// zipapp packs a folder of Python into one executable file.
+func zipapp(folder, to string) program {
+	cmd := exec.Command("/usr/bin/python3", "-m", "zipapp", folder, "-p", "/usr/bin/python3", "-o", to)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return program{err: fmt.Errorf("zipapp: %w\n%s", err, out)}
+	}
+	return program{path: to}
+}
+
 // grpcio says whether the Python example can run here.
 func grpcio(t *testing.T) {
 	t.Helper()

@@ -54,18 +54,22 @@ func TestEachCheckFindsItsFault(t *testing.T) {
 func mutant(t *testing.T, before, after string) string {
 	t.Helper()
 	dir, changed := t.TempDir(), 0
-	for _, name := range []string{"sluice-filter-ports", "sluice_stage.py", "stage_pb2.py"} {
-		text, err := os.ReadFile(filepath.Join(root, "examples/filter-python", name))
+	for _, name := range []string{"__main__.py", "sluice_stage.py", "stage_pb2.py"} {
+		text, err := os.ReadFile(filepath.Join(root, "examples/filter-python/ports", name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		changed += strings.Count(string(text), before)
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(string(text), before, after)), 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(strings.ReplaceAll(string(text), before, after)), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if changed == 0 {
 		t.Fatalf("the example has no %q any more", before)
 	}
-	return filepath.Join(dir, "sluice-filter-ports")
+	built := zipapp(dir, filepath.Join(t.TempDir(), "sluice-filter-ports"))
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.path
 }

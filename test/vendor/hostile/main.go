@@ -126,7 +126,7 @@ func (h *hostile) Open(_ context.Context, host plugin.Host) error {
 	case "floods-data":
 		go floodData()
 	case "deaf": // it has a socket to read from, and it is not the one that it was given
-		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET, 0)
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 		if err != nil {
 			return err
 		}

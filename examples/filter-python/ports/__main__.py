@@ -1,10 +1,7 @@
-#!/usr/bin/python3
 """A filter for Sluice: it lets flows pass by their destination port."""
 
 import struct
 import sys
-
-sys.dont_write_bytecode = True  # the folder that it lies in is not its own to write to
 
 import sluice_stage
 from sluice_stage import Attribute, Diagnostic

@@ -2,7 +2,7 @@
 
 serve(filter) turns the process into a stage of the runner that started it. The filter
 has type, summary, attributes, configure(block) and passes(record): see
-sluice-filter-ports. One thread moves the data; gRPC's answer the runner.
+__main__.py. One thread moves the data; gRPC's answer the runner.
 """
 
 import json
