@@ -128,7 +128,7 @@ func (a *app) addCommands(root *cobra.Command) {
 	)
 	for group, commands := range map[string][]*cobra.Command{
 		pipelines: {a.run(), a.validate(), a.plan(), a.format(), a.importConfig(), a.graph(), a.plugin()},
-		node:      {a.status(), a.top(), a.tap(), a.role(), a.reload(), a.reopen(), a.stop(), a.conntrackd()},
+		node:      {a.status(), a.top(), a.tap(), a.record(), a.role(), a.reload(), a.reopen(), a.stop(), a.conntrackd()},
 		state:     {a.dump(), a.stats(), a.flush(), a.commit(), a.bulk(), a.resync(), a.requestResync(), a.purge()},
 		"":        {a.version(), a.pluginExec()},
 	} {

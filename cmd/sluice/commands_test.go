@@ -28,6 +28,8 @@ func TestTranscripts(t *testing.T) {
 			"dump local", "dump local -o json", "dump peers.cache.memory -- --proto", "dump nosuch", "dump",
 			"dump --expectations local", "stats local", "stats local -o json", "stats",
 			"tap --count 2 local.cache.memory", "tap", "tap --rate=-1 x",
+			"record", "record x", "record --to x", "record --to x a.b --size=few", "record --to x --from y z", "record --print x --to y", "record --to x a.b c=d",
+			"record --print testdata/no.rec",
 		},
 		"steps.txt": {
 			"flush local peers", "flush --all", "flush --expectations local", "flush kernel", "commit", "bulk", "resync local", "request-resync", "purge",
@@ -47,10 +49,10 @@ func TestTranscripts(t *testing.T) {
 		"help.txt": {
 			"help", "help run", "help validate", "help fmt", "help import", "help status", "help dump", "help flush", "help commit",
 			"help bulk", "help resync", "help request-resync", "help purge", "help role", "help stop", "help version",
-			"help reopen", "help stats", "help graph", "help tap", "help top", "help reload", "help plan",
+			"help reopen", "help stats", "help graph", "help tap", "help record", "help top", "help reload", "help plan",
 		},
 		"complete.txt": {
-			"__complete dump ", "__complete flush ", "__complete flush local ", "__complete dump local ", "__complete tap ", "__complete resync ",
+			"__complete dump ", "__complete flush ", "__complete flush local ", "__complete dump local ", "__complete tap ", "__complete record ", "__complete resync ",
 			"__complete purge ", "__complete role ", "__complete status -o ", "__complete st", "__complete run -f ",
 		},
 	} {

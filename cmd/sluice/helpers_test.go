@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -94,13 +95,16 @@ func peersStages() []control.StageStatus {
 	return []control.StageStatus{source, cache, sink}
 }
 
-func (fake) Dump(_ context.Context, r control.DumpRequest, out io.Writer) error {
+func (fake) Dump(ctx context.Context, r control.DumpRequest, out io.Writer) error {
 	if r.Target == "nosuch" {
 		return errors.New(`dump: no pipeline or stage "nosuch": pipelines are [local peers]`)
 	}
 	text := "tcp      6 431999 ESTABLISHED src=192.0.2.1 dst=198.51.100.1 sport=40000 dport=443\n"
 	if r.What == control.DumpExpectations {
 		text = "300 proto=6 src=192.0.2.1 dst=198.51.100.1 sport=0 dport=40000\n"
+	}
+	if slices.Contains(r.Args, "format=recording") {
+		return recorded(ctx, out)
 	}
 	if r.What == control.DumpTap {
 		_, err := io.WriteString(out, "# tapping; interrupt to end\n [UPDATE] "+text)

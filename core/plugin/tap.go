@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/core/recording"
 )
 
 // tapCommand is a command that this package answers for every stage: it streams
@@ -69,8 +69,9 @@ func (t *taps) remove(one *tap) {
 // A tap is one who watches.
 type tap struct {
 	tapOptions
-	queue  chan []byte   // copies of packets
+	queue  chan tapped
 	budget atomic.Int64  // bytes that may be copied before the next refill
+	queued atomic.Int64  // bytes in the queue
 	unseen atomic.Uint64 // events that passed and were not copied
 
 	out           io.Writer
@@ -81,8 +82,16 @@ type tap struct {
 	told, unshown uint64 // of unseen; events that were chosen but too many
 }
 
+// A tapped is the copy of a packet.
+type tapped struct {
+	packet []byte
+	at     time.Time // of a recording: when it passed
+	unseen uint64    // of a recording: events that had passed before and were not copied
+}
+
 // tapOptions are a tap's arguments.
 type tapOptions struct {
+	record     bool // for a program, whole batches: see record.go
 	conditions flow.Conditions
 	input      bool // what enters the stage, instead of what leaves it
 	rate       int  // events shown a second; 0 is all
@@ -100,6 +109,11 @@ func parseTap(args []string) (o tapOptions, err error) {
 				return o, fmt.Errorf("%q: write edge=input or edge=output", arg)
 			}
 			o.input = value == "input"
+		case "format":
+			if value != "recording" {
+				return o, fmt.Errorf("%q: write format=recording, or nothing", arg)
+			}
+			o.record = true
 		case "rate":
 			o.rate, err = strconv.Atoi(value)
 		case "count":
@@ -130,25 +144,46 @@ func (s *stage) tap(ctx context.Context, c Command, out io.Writer) error {
 	if options.input || isSink {
 		place = &s.taps
 	}
-	t := &tap{tapOptions: options, queue: make(chan []byte, tapQueue), out: out, json: c.JSON}
+	t := &tap{tapOptions: options, out: out, json: c.JSON}
+	run := t.run
+	if t.queue = make(chan tapped, tapQueue); t.record {
+		t.queue, run = make(chan tapped, recordQueue), t.runRecord
+	}
 	t.refill()
 	place.add(t)
 	defer place.remove(t)
-	return t.run(ctx)
+	return run(ctx)
 }
 
-func (t *tap) refill() { t.budget.Store(int64(tapBytes * tapInterval / time.Second)) }
+func (t *tap) refill() {
+	perSecond := int64(tapBytes)
+	if t.record {
+		perSecond = recordBytes
+	}
+	t.budget.Store(perSecond * int64(tapInterval) / int64(time.Second))
+}
 
 // offer copies a packet if there is room and money for it.
 func (t *tap) offer(packet []byte, events int) {
-	if len(t.queue) < cap(t.queue) && t.budget.Add(-int64(len(packet))) >= 0 {
+	if len(t.queue) < cap(t.queue) && t.queued.Load() < recordQueued && t.budget.Add(-int64(len(packet))) >= 0 {
+		one := tapped{packet: slices.Clone(packet)}
+		if t.record {
+			one.at, one.unseen = time.Now(), t.unseen.Load()
+		}
 		select {
-		case t.queue <- slices.Clone(packet):
+		case t.queue <- one:
+			t.queued.Add(int64(len(packet)))
 			return
 		default: // another one was quicker
 		}
 	}
 	t.unseen.Add(uint64(events))
+}
+
+// taken frees the place of what was taken out of the queue.
+func (t *tap) taken(one tapped) []byte {
+	t.queued.Add(-int64(len(one.packet)))
+	return one.packet
 }
 
 // run shows what was copied, and every second what was not shown.
@@ -163,8 +198,8 @@ func (t *tap) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case packet := <-t.queue:
-			done, err := t.show(packet)
+		case one := <-t.queue:
+			done, err := t.show(t.taken(one))
 			if err != nil || done {
 				return errors.Join(err, t.account())
 			}
@@ -241,32 +276,7 @@ func (t *tap) show(packet []byte) (done bool, err error) {
 // append appends an event's line.
 func (t *tap) append(p []byte, e *flow.Event, h *flow.Header) []byte {
 	if t.json {
-		b, err := json.Marshal(tappedEvent{e.View(), address(h.Owner), h.Replay})
-		if err != nil {
-			b = fmt.Appendf(nil, `{"error":%q}`, err.Error())
-		}
-		return append(append(p, b...), '\n')
+		return recording.AppendJSON(p, e, h, time.Time{})
 	}
-	p = e.AppendText(p)
-	if h.Owner.IsValid() {
-		p = append(append(p, " owner="...), h.Owner.String()...)
-	}
-	if h.Replay != 0 {
-		p = strconv.AppendUint(append(p, " replay="...), h.Replay, 10)
-	}
-	return append(p, '\n')
-}
-
-// A tappedEvent is an event for programs, with what its batch says of it.
-type tappedEvent struct {
-	flow.View
-	Owner  string `json:"owner,omitempty"`
-	Replay uint64 `json:"replay,omitempty"`
-}
-
-func address(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	return a.String()
+	return recording.AppendText(p, e, h)
 }

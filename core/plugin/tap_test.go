@@ -205,7 +205,7 @@ func BenchmarkTap(b *testing.B) {
 		b.Run(map[bool]string{false: "nobody", true: "watched"}[watched], func(b *testing.B) {
 			var place taps
 			if watched {
-				t := &tap{queue: make(chan []byte, tapQueue)}
+				t := &tap{queue: make(chan tapped, tapQueue)}
 				t.refill()
 				place.add(t)
 			}
