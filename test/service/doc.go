@@ -5,5 +5,7 @@
 //
 // That machine is this one's root file system below an overlay that takes all
 // writes, in namespaces of its own, with systemd as its process 1: see
-// machine_test.go. It needs root and leaves nothing behind.
+// machine_test.go. It needs root and leaves nothing behind. To
+// try another systemd, unpack its packages into a directory, name that in
+// SLUICE_TEST_OVER, and go test -count=1.
 package service

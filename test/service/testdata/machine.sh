@@ -2,13 +2,15 @@
 # Becomes a machine that boots: the root file system of this one, under an overlay
 # that takes all writes, and systemd as process 1. The caller has made the
 # namespaces (mount, pid, cgroup, ipc, network) and owns the directory $1, a tmpfs.
-# Units of this machine are not there: only targets, and what is installed.
+# Units of this machine are not there: only targets, and what is installed. What
+# is in the directory SLUICE_TEST_OVER is laid over them: another systemd, say.
 set -e
 here=$1 root=$1/root
 mkdir "$here/upper" "$here/work" "$root"
 mount --make-rprivate /
 mount -t overlay overlay -o "lowerdir=/,upperdir=$here/upper,workdir=$here/work" "$root"
 cd "$root"
+if [ -n "$SLUICE_TEST_OVER" ]; then cp -a "$SLUICE_TEST_OVER/." .; fi
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t tmpfs tmpfs sys/fs/cgroup
