@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -50,12 +51,19 @@ func dial(port uint32, prepare func(*netlink.Conn) error) (*socket, error) {
 func (s *socket) close() error { return unix.Close(s.fd) }
 
 // send sends whole messages to the kernel, which has carried them out when
-// send returns.
+// send returns. The runtime isn't told, as in package wait: half a millisecond is
+// long enough for its monitor thread to have another one take over, and back.
 func (s *socket) send(p []byte) error {
+	to := unix.RawSockaddrNetlink{Family: unix.AF_NETLINK}
 	for {
-		err := unix.Sendto(s.fd, p, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-		if err != unix.EINTR {
-			return err
+		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0,
+			uintptr(unsafe.Pointer(&to)), unix.SizeofSockaddrNetlink)
+		switch errno {
+		case unix.EINTR:
+		case 0:
+			return nil
+		default:
+			return errno
 		}
 	}
 }
@@ -63,14 +71,17 @@ func (s *socket) send(p []byte) error {
 // receive reads one datagram without waiting.
 func (s *socket) receive(p []byte) (int, error) {
 	for {
-		n, _, err := unix.Recvfrom(s.fd, p, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
-		if err == unix.EINTR {
-			continue
-		}
-		if err == nil && n > len(p) {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+			unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
+		switch {
+		case errno == unix.EINTR:
+		case errno != 0:
+			return 0, errno
+		case n > uintptr(len(p)):
 			return 0, fmt.Errorf("message of %d bytes does not fit", n)
+		default:
+			return int(n), nil
 		}
-		return n, err
 	}
 }
 
