@@ -154,6 +154,14 @@ type Command struct {
 	JSON bool     // answer with one JSON object a line rather than text
 }
 
+// Commands that the runner gives a source of the kernel's flows, if its traits
+// name them: while a takeover puts flows into the kernel, IgnoreNew spares it the
+// events of flows that begin. After HearNew a replay follows.
+const (
+	IgnoreNew = "ignore-new"
+	HearNew   = "hear-new"
+)
+
 // A Replay asks a source or a cache to send all the flows that it has as
 // records of kind flow.Update in batches whose header has this ID and Edge,
 // after a flow.SyncBegin and before a flow.SyncEnd with their number.

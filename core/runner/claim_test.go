@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sluice-project/sluice/core/control"
@@ -50,6 +51,34 @@ func TestBulkClaims(t *testing.T) {
 			t.Errorf("%s %s: %v, not %s", c.command, c.role, got, c.want)
 		}
 		begun = len(all)
+	}
+}
+
+// While a takeover commits, sources hear nothing of new flows; before it claims
+// what they have, they do again, also if the commit failed.
+func TestTakeoverIgnoresNewFlows(t *testing.T) {
+	dir := t.TempDir()
+	file, endless := filepath.Join(dir, "out"), false
+	for range 2 {
+		stages := usual(file, object{"flows": 2, "told": file})
+		stages[0].Traits.Commands = []string{plugin.IgnoreNew, plugin.HearNew}
+		stages[2] = stageOf(plugin.KindCache, "set", object{"hold": true, "endless": endless}, &stagepb.Traits{Hold: true, Commands: []string{"flush"}})
+		tr := run(t, stages)
+		eventually(t, "the source replays at the start", func() bool { return len(tr.graph().stages[0].replays.last) > 0 })
+		err := tr.Do(t.Context(), control.Request{Command: "role", Targets: []string{"primary"}}, func(control.Step) {})
+		if failed := err != nil; failed != endless {
+			t.Error(err)
+		}
+		var told []string
+		for _, line := range content(t, file) {
+			if line == "begin" || strings.ContainsAny(line, "-m") { // the commit, the commands, the claim
+				told = append(told, line)
+			}
+		}
+		if want := []string{"ignore-new", "begin", "hear-new", "claim"}; !slices.Equal(told, want) {
+			t.Errorf("flush fails %v: %v, not %v", endless, told, want)
+		}
+		file, endless = filepath.Join(dir, "failing"), true
 	}
 }
 

@@ -86,6 +86,21 @@ type numbers struct {
 	Once uint32 `hcl:"once,optional"`
 	// Mark names nothing: it makes a configuration another one.
 	Mark string `hcl:"mark,optional"`
+	// Told names the file that commands are written to, and claims.
+	Told string `hcl:"told,optional"`
+}
+
+func (s *numbers) Command(_ context.Context, cmd plugin.Command, _ io.Writer) error {
+	return s.tell(cmd.Name)
+}
+
+func (s *numbers) tell(what string) error {
+	f, err := os.OpenFile(s.Told, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = fmt.Fprintln(f, what)
+		f.Close()
+	}
+	return err
 }
 
 func (s *numbers) Run(ctx context.Context, out *plugin.Output) error {
@@ -130,6 +145,11 @@ func (s *numbers) Replay(ctx context.Context, r plugin.Replay, out *plugin.Outpu
 			f.Close()
 			<-ctx.Done()
 			return nil // in silence
+		}
+	}
+	if s.Told != "" && r.Flags&flow.SyncClaim != 0 {
+		if err := s.tell("claim"); err != nil {
+			return err
 		}
 	}
 	all := map[uint32]bool{}

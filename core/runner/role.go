@@ -1,14 +1,17 @@
 package runner
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/core/plugin"
 )
 
 // roleState is the role that this node was given last.
@@ -82,7 +85,9 @@ func (r *Runner) changeRole(do steps, q control.Request) error {
 //  1. a purge that is scheduled or runs is called off: it would delete what the
 //     next steps put into the kernel;
 //  2. what was received from the peers reaches the hold cache;
-//  3. the hold cache is committed, masters first;
+//  3. the hold cache is committed, masters first; the kernel makes no events of
+//     new flows meanwhile, which is nearly half of its work, since step 5 finds
+//     what else began;
 //  4. what was committed is taken out of it, so that a later commit does not
 //     bring back the dead; what came meanwhile is committed too;
 //  5. the kernel's table is read into this node's cache, which claims all of it;
@@ -97,12 +102,14 @@ func (r *Runner) takeOver(do steps) error {
 		do.report(control.Step{Name: "purge called off"})
 	}
 	committed := false
+	hear := r.ignoreNew(do)
 	for _, cache := range r.graph().stages {
 		if !isHoldCache(cache) {
 			continue
 		}
 		errs, committed = append(errs, r.commitAll(do, cache)), true
 	}
+	hear()
 	if !committed && !r.writeThrough() {
 		do.report(control.Step{Name: "commit", Note: "no cache holds peers' flows and none are written through"})
 	}
@@ -117,6 +124,28 @@ func (r *Runner) takeOver(do steps) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// ignoreNew has sources hear nothing of flows that begin, where they can, until
+// the function that it returns is called and a replay follows.
+func (r *Runner) ignoreNew(do steps) (hear func()) {
+	tell := func(name string, stages []*stage) (told []*stage) {
+		for _, s := range stages {
+			if !slices.Contains(s.conf().Traits.GetCommands(), name) {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(do.ctx, callTimeout)
+			err := s.command(ctx, plugin.Command{Name: name}, io.Discard)
+			cancel()
+			if err != nil { // slower, or heard again when the source's time is up
+				r.log.Warn("takeover goes on", "stage", s.address, "error", err)
+			}
+			told = append(told, s)
+		}
+		return told
+	}
+	told := tell(plugin.IgnoreNew, r.graph().stages)
+	return func() { tell(plugin.HearNew, told) }
 }
 
 // commitRounds bounds how often a takeover commits what came meanwhile.

@@ -55,7 +55,7 @@ type EventsConfig struct {
 }
 
 // Events receives the kernel's events. One goroutine calls its methods, but for
-// Wake and Drops, which any may call.
+// Wake, HearNew and Drops, which any may call.
 type Events struct {
 	socket   *socket
 	unjudged string
@@ -201,6 +201,20 @@ func (e *Events) Full(n int) bool { return n == vectorLength }
 func (e *Events) Message(i int) []byte {
 	at := i * slotSize
 	return e.slots[at : at+int(e.headers[i].length)]
+}
+
+// HearNew says whether the kernel is to report flows that begin. An event that
+// nobody hears isn't made at all, and one that a filter drops is: to make them is
+// nearly half of what it costs the kernel to be given flows.
+func (e *Events) HearNew(hear bool) error {
+	option := unix.NETLINK_DROP_MEMBERSHIP
+	if hear {
+		option = unix.NETLINK_ADD_MEMBERSHIP
+	}
+	if err := unix.SetsockoptInt(e.socket.fd, unix.SOL_NETLINK, option, unix.NFNLGRP_CONNTRACK_NEW); err != nil {
+		return fmt.Errorf("conntrack events: hear of new flows (%v): %w", hear, err)
+	}
+	return nil
 }
 
 // Buffer returns the receive buffer's size in bytes as getsockopt shows it.

@@ -50,6 +50,34 @@ func TestOverrunIsToldAndEnds(t *testing.T) {
 	mustCount(t, "events", uint64(len(drain(t, s))), 150)
 }
 
+// While new flows are not to be heard of, all else is.
+func TestHearNew(t *testing.T) {
+	n := testbed.MustNamespace(t, "fw")
+	s := mustEvents(t, n, EventsConfig{})
+	w := mustWriter(t, n, WriterConfig{})
+	f := udp("10.0.0.1:1", "10.0.0.2:2")
+	for _, c := range []struct {
+		hear   bool
+		events uint64
+	}{{true, 3}, {false, 2}, {false, 2}, {true, 3}, {true, 3}} {
+		if err := s.HearNew(c.hear); err != nil {
+			t.Fatal(err)
+		}
+		for _, mark := range []uint32{1, 2} { // NEW, UPDATE
+			f.Mark, f.Present = mark, f.Present|flow.HasMark
+			if err := w.Commit(f); err != nil {
+				t.Fatal(err)
+			}
+			finish(t, w)
+		}
+		if err := w.Delete(f); err != nil {
+			t.Fatal(err)
+		}
+		finish(t, w)
+		mustCount(t, "events", uint64(len(drain(t, s))), c.events)
+	}
+}
+
 func TestDropPorts(t *testing.T) {
 	n := testbed.MustNamespace(t, "fw")
 	ports := []uint32{0x11, 0xc0de0001, 0x7fff1234}

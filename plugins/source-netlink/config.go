@@ -104,10 +104,15 @@ func (c *Config) Validate() (d plugin.Diagnostics) {
 
 // Traits tells the runner where the stage is to run.
 func (c *Config) Traits() plugin.Traits {
-	return plugin.Traits{NetNS: c.NetNS, Kernel: true, Screened: c.KernelFilter, Needs: plugin.Needs{
+	t := plugin.Traits{NetNS: c.NetNS, Kernel: true, Screened: c.KernelFilter, Needs: plugin.Needs{
 		Capabilities: []string{"net_admin"}, Network: true,
 		Read: []string{"/proc"}, Write: []string{ctnl.Settings},
 	}}
+	// Expectations take their zone from the event that their master began with.
+	if c.Expectations.None() {
+		t.Commands = []string{plugin.IgnoreNew, plugin.HearNew}
+	}
+	return t
 }
 
 // Build makes the source.

@@ -67,6 +67,41 @@ func TestOverrunResync(t *testing.T) {
 	}
 }
 
+// New flows are ignored for a time, not for ever, and only where they would be
+// this node's own.
+func TestIgnoringNewFlowsEnds(t *testing.T) {
+	for _, dropOwn := range []bool{true, false} {
+		n := testbed.MustNamespace(t, "fw")
+		s := newSource(Definition.Config().(*Config))
+		h := &signalHost{raised: make(chan plugin.Signal, 1)}
+		if err := n.Do(func() error { return s.Open(t.Context(), h) }); err != nil {
+			t.Fatal(err)
+		}
+		s.start.DropOwn = dropOwn
+		if err := s.ignoreNew(time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		if dropOwn {
+			if got := <-h.raised; got != plugin.SignalOverrun {
+				t.Error(got)
+			}
+		}
+		create(t, mustWriter(t, n, 0), 0, 1)
+		if n, err := s.events.Read(); n != 1 || err != nil {
+			t.Errorf("drop own %v: %d events, %v", dropOwn, n, err)
+		}
+		if err := s.ignoreNew(time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if ignored, err := s.hearNew(); ignored || err != nil {
+			t.Error("after the end:", ignored, err)
+		}
+	}
+}
+
 // A slowHost takes its time with signals.
 type slowHost struct {
 	lossHost

@@ -26,6 +26,8 @@ type source struct {
 
 	mu       sync.Mutex
 	barriers []plugin.Replay // to send behind what is queued in the kernel
+	ignoring *time.Timer     // while NEW events are ignored: ends that at the latest
+	closed   bool            // events
 
 	// The reader's.
 	building flow.Builder
@@ -111,6 +113,12 @@ func (s *source) enableEvents() {
 func (s *source) Close() error {
 	if s.events == nil {
 		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.ignoring != nil {
+		s.ignoring.Stop()
 	}
 	return s.events.Close()
 }

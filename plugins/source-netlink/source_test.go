@@ -2,6 +2,7 @@ package sourcenetlink
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -117,6 +118,33 @@ func TestDropOwnDropsInTheKernel(t *testing.T) {
 	}
 	if n := s.statistic("overruns"); n != 0 {
 		t.Fatalf("%d overruns", n)
+	}
+}
+
+// While new flows are ignored their changes are heard of; if nobody ends it the
+// source does, and asks for a replay.
+func TestNewFlowsCanBeIgnored(t *testing.T) {
+	n := testbed.MustNamespace(t, "fw")
+	s := startStage(t, n, `{}`, &stagepb.StartRequest{OwnPortIds: []uint32{ownPort}, DropOwn: true})
+	w := mustWriter(t, n, 0)
+	create(t, w, 0, 1)
+	s.command(plugin.IgnoreNew)
+	create(t, w, 1, 1)
+	changed := testFlow(2)
+	create(t, w, 2, 1)
+	changed.Mark, changed.Present = 7, changed.Present|flow.HasMark
+	if err := errors.Join(w.Commit(changed), w.Finish()); err != nil {
+		t.Fatal(err)
+	}
+	s.command(plugin.HearNew)
+	create(t, w, 3, 1)
+	var got []string
+	last := func(a arrival) bool { return a.Key() == testFlow(3).Key() }
+	for _, a := range s.readUntil(last) {
+		got = append(got, fmt.Sprint(a.Kind, " ", a.Original.Destination[3]))
+	}
+	if want := []string{"new 0", "update 2", "new 3"}; !slices.Equal(got, want) {
+		t.Errorf("%v, not %v", got, want)
 	}
 }
 

@@ -3,6 +3,7 @@ package sourcenetlink
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"testing"
@@ -209,6 +210,17 @@ func (s *stage) replay(id uint64, flags flow.SyncFlags) {
 	s.t.Helper()
 	if _, err := s.client.Replay(context.Background(), &stagepb.ReplayRequest{Id: id, Flags: uint32(flags)}); err != nil {
 		s.t.Fatal(err)
+	}
+}
+
+func (s *stage) command(name string) {
+	s.t.Helper()
+	stream, err := s.client.Command(context.Background(), &stagepb.CommandRequest{Name: name})
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if err != io.EOF {
+		s.t.Fatalf("%s: %v", name, err)
 	}
 }
 

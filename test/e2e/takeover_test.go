@@ -53,6 +53,11 @@ func TestConnectionsSurviveTakeoverAndFailback(t *testing.T) {
 	if err := c.MoveTo(c.FW2); err != nil {
 		t.Fatal(err)
 	}
+	// A flow of one packet has no other event than that it is new.
+	if err := c.FW2.Inject(1, testbed.Synthetic{UDP: true}); err != nil {
+		t.Fatal(err)
+	}
+	testbed.Eventually(t, patience, replicated(c.FW2, c.one, "peers"))
 	must[string](t)(c.one.Sluice("bulk")) // it still knows them, and tells
 	testbed.Eventually(t, patience, established(c.two, "peers", transfers...))
 	if _, err := c.one.Sluice("role", "backup"); err != nil {
