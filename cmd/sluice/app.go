@@ -78,7 +78,7 @@ func oneLine(err error) string {
 // twoDashes lets the long flags that hands know from Terraform be written with
 // one dash.
 func twoDashes(args []string) []string {
-	known := []string{"-var", "-var-file", "-check", "-diff", "-write", "-config", "-junit", "-sdk"}
+	known := []string{"-var", "-var-file", "-check", "-diff", "-write", "-config", "-junit", "-sdk", "-run"}
 	args = append([]string{}, args...) // never nil, for which cobra reads os.Args
 	for i, arg := range args {
 		if arg == "--" {
@@ -127,7 +127,7 @@ func (a *app) addCommands(root *cobra.Command) {
 		&cobra.Group{ID: state, Title: "Its flows:"},
 	)
 	for group, commands := range map[string][]*cobra.Command{
-		pipelines: {a.run(), a.validate(), a.plan(), a.format(), a.importConfig(), a.graph(), a.plugin()},
+		pipelines: {a.run(), a.validate(), a.plan(), a.format(), a.test(), a.importConfig(), a.graph(), a.plugin()},
 		node:      {a.status(), a.top(), a.tap(), a.record(), a.role(), a.reload(), a.reopen(), a.stop(), a.conntrackd()},
 		state:     {a.dump(), a.stats(), a.flush(), a.commit(), a.bulk(), a.resync(), a.requestResync(), a.purge()},
 		"":        {a.version(), a.pluginExec()},

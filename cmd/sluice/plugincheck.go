@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -153,7 +154,7 @@ func (a *app) showReport(report *kit.Report, junit string) error {
 	return err
 }
 
-func writeJUnit(report *kit.Report, path string) error {
+func writeJUnit(report interface{ WriteJUnit(io.Writer) error }, path string) error {
 	file, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644))
 	if err != nil {
 		return err

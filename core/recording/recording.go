@@ -50,7 +50,7 @@ type About struct {
 	// is how long after the machine's start that was (CLOCK_BOOTTIME), and Boot
 	// which start it was (/proc/sys/kernel/random/boot_id).
 	Started   time.Time     `json:"started"`
-	SinceBoot time.Duration `json:"since_boot,omitempty"`
+	SinceBoot time.Duration `json:"since_boot_ns,omitempty"`
 	Boot      string        `json:"boot,omitempty"`
 
 	Sluice     string   `json:"sluice,omitempty"`     // its version
@@ -65,7 +65,7 @@ type End struct {
 	Batches uint64        `json:"batches"` // in the recording
 	Events  uint64        `json:"events"`  // in them, marks included
 	Lost    uint64        `json:"lost"`    // events that passed and are not in it
-	Elapsed time.Duration `json:"elapsed"` // since it began
+	Elapsed time.Duration `json:"elapsed_ns"` // since it began
 }
 
 // A Batch is one frame that a Reader returns.

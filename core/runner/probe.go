@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-project/sluice/core/confine"
 	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
@@ -26,6 +27,9 @@ type ProbeConfig struct {
 	Input   bool         // there is a stage above: not for a source
 	Log     *slog.Logger // what it writes goes there, as in a runner; nil: nowhere
 	Level   slog.Leveler // of its log; nil: info
+
+	name  string         // "": the executable's
+	rules *confine.Rules // nil: it is not confined
 }
 
 // A Probe is one stage by hand: a plugin's process, started, wired, spoken to and
@@ -76,8 +80,12 @@ func NewProbe(c ProbeConfig) (*Probe, error) {
 // returns how it describes itself.
 func (p *Probe) Launch(ctx context.Context) (*stagepb.Description, error) {
 	files, _, _ := p.wiring().descriptors()
+	name := p.config.name
+	if name == "" {
+		name = filepath.Base(p.config.Args[0])
+	}
 	process, err := startProcess(ctx, p.spawner, processConfig{
-		name: filepath.Base(p.config.Args[0]), path: p.config.Path, args: p.config.Args, kind: p.config.Kind, typ: p.config.Type,
+		name: name, rules: p.config.rules, path: p.config.Path, args: p.config.Args, kind: p.config.Kind, typ: p.config.Type,
 		files: files, log: p.config.Log, level: p.config.Level,
 	})
 	if err != nil {

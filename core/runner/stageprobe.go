@@ -1,0 +1,35 @@
+package runner
+
+import (
+	"log/slog"
+
+	"github.com/sluice-project/sluice/core/pipeline"
+	"github.com/sluice-project/sluice/core/plugin"
+)
+
+// probed gives the stages of probes their users.
+var probed users
+
+// StageProbe returns what a probe of a stage of a pipeline is started by: the same
+// program, found in the same way and confined by the same rules as a runner's.
+func StageProbe(p Plugins, conf *pipeline.Stage, log *slog.Logger) (ProbeConfig, error) {
+	path, args, err := p.command(conf.Kind, conf.Type, conf.Address())
+	if err != nil {
+		return ProbeConfig{}, err
+	}
+	c := ProbeConfig{
+		Path: path, Args: args, Kind: conf.Kind, Type: conf.Type, Log: log,
+		Input: conf.Kind != plugin.KindSource, name: conf.Address(),
+	}
+	if conf.Kind != plugin.KindSink {
+		c.Outputs = 1
+	}
+	switch {
+	case !confined:
+	case p.bundled(conf.Kind, conf.Type):
+		c.rules = bundledRules(&probed, conf.Address(), conf.Traits.GetNeeds())
+	default:
+		c.rules, err = vendorRules(&probed, conf.Address(), conf.Grant)
+	}
+	return c, err
+}
