@@ -49,7 +49,7 @@ func TestTranscripts(t *testing.T) {
 		"help.txt": {
 			"help", "help run", "help validate", "help fmt", "help import", "help status", "help dump", "help flush", "help commit",
 			"help bulk", "help resync", "help request-resync", "help purge", "help role", "help stop", "help version",
-			"help reopen", "help stats", "help graph", "help tap", "help record", "help top", "help reload", "help plan",
+			"help reopen", "help stats", "help graph", "help tap", "help record", "help test", "help top", "help reload", "help plan",
 		},
 		"complete.txt": {
 			"__complete dump ", "__complete flush ", "__complete flush local ", "__complete dump local ", "__complete tap ", "__complete record ", "__complete resync ",

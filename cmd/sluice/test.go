@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"strings"
 	"time"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-project/sluice/core/cases"
@@ -31,7 +33,7 @@ func (a *app) test() *cobra.Command {
 recorded, to a filter, to a cache, or to a whole pipeline without its source and sinks, and states what must come out.
 
 The stages run as they do in a runner, but nothing is read from the network or the kernel, or written there: tests need
-no privilege. The exit status is 0 if all pass, 1 if one fails, and 2 if they can't be run.`,
+no privilege. The exit status is 0 if all pass.`,
 		Example: `  sluice test /etc/sluice
   sluice test --run 'ignored|backup' pipelines/primary-backup.test.hcl
   sluice test --junit report.xml`,
@@ -91,10 +93,7 @@ func (a *app) runTests(ctx context.Context, c testRun, paths []string) (err erro
 func (a *app) testFile(ctx context.Context, c *testRun, name string, report *cases.Report) error {
 	file, text, diags := cases.Load(name)
 	if file == nil {
-		if err := pipeline.WriteText(a.stderr, pipeline.Files{name: text}, diags); err != nil {
-			return err
-		}
-		return usageError(name + ": the tests have errors")
+		return a.brokenTests(name, pipeline.Files{name: text}, diags, report)
 	}
 	var chosen []*cases.Test
 	for _, t := range file.Tests {
@@ -105,9 +104,9 @@ func (a *app) testFile(ctx context.Context, c *testRun, name string, report *cas
 	if len(chosen) == 0 {
 		return nil
 	}
-	bench, err := a.bench(ctx, c, file)
-	if err != nil {
-		return err
+	bench, files, diags := a.bench(ctx, c, file)
+	if bench == nil {
+		return a.brokenTests(name, files, diags, report)
 	}
 	for _, t := range chosen {
 		began := time.Now()
@@ -126,8 +125,30 @@ func (a *app) testFile(ctx context.Context, c *testRun, name string, report *cas
 	return nil
 }
 
-// bench loads the pipelines that a file is about.
-func (a *app) bench(ctx context.Context, c *testRun, file *cases.File) (*cases.Bench, error) {
+// brokenTests reports a file of tests that can't be run: something is wrong in it, or in
+// the pipelines that it is about.
+func (a *app) brokenTests(name string, files pipeline.Files, diags hcl.Diagnostics, report *cases.Report) error {
+	var lines []string
+	for _, d := range pipeline.Judge(files, diags).Diagnostics {
+		if d.Severity == "error" {
+			lines = append(lines, fmt.Sprintf("%s:%d: %s: %s", d.File, d.Line, d.Summary, d.Detail))
+		}
+	}
+	result := cases.Result{File: name, Test: "its tests can be run", Detail: strings.Join(lines, "\n")}
+	report.Add(result)
+	if a.json() {
+		return nil
+	}
+	if err := pipeline.WriteText(a.stderr, files, diags); err != nil {
+		return err
+	}
+	result.Detail = "see above"
+	return result.Write(a.stdout)
+}
+
+// bench loads the pipelines that a file is about. It returns no bench and what is
+// wrong with them, or one.
+func (a *app) bench(ctx context.Context, c *testRun, file *cases.File) (*cases.Bench, pipeline.Files, hcl.Diagnostics) {
 	log := slog.New(slog.DiscardHandler)
 	if c.verbose {
 		log = slog.New(slog.NewTextHandler(a.stderr, nil))
@@ -135,10 +156,7 @@ func (a *app) bench(ctx context.Context, c *testRun, file *cases.File) (*cases.B
 	from := configuration{paths: file.Pipelines, variables: file.Variables}
 	conf, files, diags := from.load(ctx, log)
 	if conf == nil {
-		if err := pipeline.WriteText(a.stderr, files, diags); err != nil {
-			return nil, err
-		}
-		return nil, usageError(file.Name + ": the pipelines have errors")
+		return nil, files, diags
 	}
-	return &cases.Bench{Configuration: conf, Plugins: pluginsOf(conf.Runner), Log: log, Patience: c.patience}, nil
+	return &cases.Bench{Configuration: conf, Plugins: pluginsOf(conf.Runner), Log: log, Patience: c.patience}, files, nil
 }

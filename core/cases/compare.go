@@ -164,19 +164,47 @@ func (x *Expect) inAnyOrder(got []event, matches [][]bool) (diff []diffLine) {
 		}
 		return false
 	}
+	var missing, surplus []diffLine
 	for i := range x.Events {
 		if seen = make([]bool, len(got)); !find(i) {
-			diff = append(diff, diffLine{want: &x.Events[i]})
+			missing = append(missing, diffLine{want: &x.Events[i]})
 		}
 	}
 	for j := range got {
 		if lineOf[j] == 0 {
-			diff = append(diff, diffLine{got: &got[j]})
+			surplus = append(surplus, diffLine{got: &got[j]})
 		} else {
 			diff = append(diff, diffLine{&x.Events[lineOf[j]-1], &got[j]})
 		}
 	}
-	return diff
+	return slices.Concat(diff, missing, surplus)
+}
+
+// paired puts what is missing in front of what came in its place.
+func paired(diff []diffLine) (all []diffLine) {
+	for len(diff) > 0 {
+		var missing, surplus []diffLine
+		for len(diff) > 0 && (diff[0].want == nil || diff[0].got == nil) {
+			if diff[0].got == nil {
+				missing = append(missing, diff[0])
+			} else {
+				surplus = append(surplus, diff[0])
+			}
+			diff = diff[1:]
+		}
+		for i := range max(len(missing), len(surplus)) {
+			if i < len(missing) {
+				all = append(all, missing[i])
+			}
+			if i < len(surplus) {
+				all = append(all, surplus[i])
+			}
+		}
+		if len(diff) > 0 {
+			all, diff = append(all, diff[0]), diff[1:]
+		}
+	}
+	return all
 }
 
 // shownLines bounds how long a difference is.
@@ -187,6 +215,7 @@ const shownLines = 40
 func (x *Expect) show(diff []diffLine) string {
 	var text strings.Builder
 	lines := 0
+	diff = paired(diff)
 	for i, d := range diff {
 		if lines == shownLines {
 			fmt.Fprintf(&text, "\n    and %d more", len(diff)-i)
@@ -203,7 +232,7 @@ func (x *Expect) show(diff []diffLine) string {
 		default:
 			text.WriteString("\n  + " + d.got.line)
 			if i > 0 && diff[i-1].got == nil {
-				text.WriteString("\n      " + strings.Join(diff[i-1].want.Differences(d.got.Text), "; "))
+				text.WriteString("\n        " + strings.Join(diff[i-1].want.Differences(d.got.Text), "; "))
 			}
 		}
 	}

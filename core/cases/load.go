@@ -58,6 +58,7 @@ type Input struct {
 	Events    []flow.Event
 	Recording string // the file of one
 	Whole     bool   // the events are a replay: all that there is
+	Together  bool   // they come in one batch, rather than in one each
 }
 
 // An Expect states what must have come out.
@@ -137,7 +138,7 @@ var testSchema = &hcl.BodySchema{
 var stepSchema = &hcl.BodySchema{Attributes: actSchema, Blocks: actBlocks}
 
 var inputSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
-	{Name: "events"}, {Name: "recording"}, {Name: "origin"}, {Name: "owner"}, {Name: "replay"},
+	{Name: "events"}, {Name: "recording"}, {Name: "origin"}, {Name: "owner"}, {Name: "replay"}, {Name: "together"},
 }}
 
 var expectSchema = &hcl.BodySchema{Attributes: []hcl.AttributeSchema{
@@ -306,14 +307,15 @@ func (l *loader) input(b *hcl.Block) *Input {
 	l.value(content.Attributes["owner"], &owner)
 	l.value(content.Attributes["recording"], &in.Recording)
 	l.value(content.Attributes["replay"], &in.Whole)
+	l.value(content.Attributes["together"], &in.Together)
 	if in.Recording != "" {
 		in.Recording = l.path(in.Recording)
 	}
 	if (content.Attributes["events"] == nil) == (in.Recording == "") && !l.diags.HasErrors() {
 		l.fail(b.DefRange, "Nothing to feed", "Write what is fed, one of the two: events, in lines, or recording, a file.")
 	}
-	if in.Recording != "" && (origin != "" || owner != "" || in.Whole) {
-		l.fail(b.DefRange, "Header of a recording", "A recording says itself who its events are of, and what is a replay.")
+	if in.Recording != "" && (origin != "" || owner != "" || in.Whole || in.Together) {
+		l.fail(b.DefRange, "Header of a recording", "A recording says itself who its events are of, what is a replay, and what came together.")
 	}
 	in.Header = l.header(origin, owner, b.DefRange)
 	return in
@@ -400,7 +402,7 @@ func (l *loader) lines(a *hcl.Attribute) (lines []Line) {
 		parsed, err := flow.ParseText(trimmed)
 		var wrong *flow.TextError
 		if errors.As(err, &wrong) {
-			l.fail(at, "Bad event", "%q: %s.", trimmed, wrong.Reason)
+			l.fail(at, "Bad event", "In %q, %s", trimmed, strings.TrimSuffix(wrong.Error(), "?")+map[bool]string{true: "?", false: "."}[strings.HasSuffix(wrong.Reason, "?")])
 			continue
 		}
 		lines = append(lines, Line{parsed, trimmed, at})

@@ -41,10 +41,18 @@ func (r Result) Write(w io.Writer) error {
 	}
 	text := fmt.Sprintf("%s  %s  %s (%v)\n", mark, r.File, r.Test, r.Elapsed.Round(time.Millisecond))
 	if !r.Passed {
-		text += fmt.Sprintf("      %s:%d: %s\n", r.File, r.Line, strings.ReplaceAll(r.Detail, "\n", "\n      "))
+		text += fmt.Sprintf("      %s: %s\n", r.where(), strings.ReplaceAll(r.Detail, "\n", "\n      "))
 	}
 	_, err := io.WriteString(w, text)
 	return err
+}
+
+// where is the place in the file that a result is about.
+func (r Result) where() string {
+	if r.Line == 0 {
+		return r.File
+	}
+	return fmt.Sprintf("%s:%d", r.File, r.Line)
 }
 
 // A Report is all results.
@@ -78,7 +86,7 @@ func (r *Report) WriteJUnit(w io.Writer) error {
 	for _, one := range r.Results {
 		result := kit.Result{Name: one.File, Claim: one.Test, Outcome: kit.Passed, Elapsed: one.Elapsed}
 		if !one.Passed {
-			result.Outcome, result.Detail = kit.Failed, fmt.Sprintf("%s:%d: %s", one.File, one.Line, one.Detail)
+			result.Outcome, result.Detail = kit.Failed, one.where()+": "+one.Detail
 		}
 		suite.Results = append(suite.Results, result)
 	}

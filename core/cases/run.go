@@ -225,7 +225,11 @@ func (c *chain) input(in *Input) error {
 		h.Replay = c.replays
 		events = kit.Replayed(0, events...)
 	}
-	return c.pass(0, kit.Pack(h, 100, events...))
+	size := 1
+	if in.Together {
+		size = 0 // as many as fit
+	}
+	return c.pass(0, kit.Pack(h, size, events...))
 }
 
 // maxRecording bounds what a test holds in memory: bytes of batches.

@@ -236,6 +236,7 @@ func textValue(name, value string) (string, error) {
 	for known := range textNumbers {
 		all = append(all, known)
 	}
+	slices.Sort(all) // so that of two that are as near it is always the same one
 	err := &NameError{What: "name", Name: name, Near: near(name, all)}
 	if len(err.Near) == 0 {
 		return "", fmt.Errorf("unknown name %q", name)

@@ -61,10 +61,10 @@ type About struct {
 
 // An End says how a recording ended and what is in it.
 type End struct {
-	Reason  string        `json:"reason"`  // for people, as in "interrupted"
-	Batches uint64        `json:"batches"` // in the recording
-	Events  uint64        `json:"events"`  // in them, marks included
-	Lost    uint64        `json:"lost"`    // events that passed and are not in it
+	Reason  string        `json:"reason"`     // for people, as in "interrupted"
+	Batches uint64        `json:"batches"`    // in the recording
+	Events  uint64        `json:"events"`     // in them, marks included
+	Lost    uint64        `json:"lost"`       // events that passed and are not in it
 	Elapsed time.Duration `json:"elapsed_ns"` // since it began
 }
 

@@ -43,7 +43,7 @@ func sources(t *testing.T, each func(name string)) {
 
 // inner are the packages of core in the order in which they may import each
 // other: each those before it.
-var inner = []string{"core/flow", "core/recording", "core/plugin/stagepb", "core/plugin", "core/control", "core/pipeline", "core/plan", "core/runner", "core/plugintest/kit", "core/plugintest"}
+var inner = []string{"core/flow", "core/recording", "core/plugin/stagepb", "core/plugin", "core/control", "core/pipeline", "core/plan", "core/runner", "core/plugintest/kit", "core/plugintest", "core/cases"}
 
 // broken says which rule an import breaks and what to do instead, or "".
 // from and to are folders; test says that it stands in a test.

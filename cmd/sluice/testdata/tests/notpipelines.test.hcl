@@ -1,0 +1,8 @@
+pipelines = ["../pipelines/bad.hcl"]
+
+test "never" {
+  pipeline = "local"
+  expect {
+    count = 0
+  }
+}
