@@ -17,6 +17,7 @@ import (
 	sinkudp "github.com/sluice-project/sluice/plugins/sink-udp"
 	sourcemulticast "github.com/sluice-project/sluice/plugins/source-multicast"
 	sourcenetlink "github.com/sluice-project/sluice/plugins/source-netlink"
+	sourcereplay "github.com/sluice-project/sluice/plugins/source-replay"
 	sourcetcp "github.com/sluice-project/sluice/plugins/source-tcp"
 	sourceudp "github.com/sluice-project/sluice/plugins/source-udp"
 )
@@ -27,6 +28,7 @@ var Definitions = []plugin.Definition{
 	sourcemulticast.Definition,
 	sourceudp.Definition,
 	sourcetcp.Definition,
+	sourcereplay.Definition,
 	filterbasic.Definition,
 	cachememory.Definition,
 	sinkmulticast.Definition,
