@@ -37,6 +37,15 @@ locals {
   port  = 3780
 }
 
+runner {
+  # Events must not wait while the processors are busy with packets. conntrackd
+  # takes this scheduler by itself.
+  scheduler {
+    type     = "rr"
+    priority = 1
+  }
+}
+
 # What this node carries, to its peer.
 pipeline "local" {
   source "netlink" {

@@ -43,6 +43,15 @@ runner {
     # General { Syslog }, off in the example. "daemon" was its usual facility.
     syslog = ""
   }
+
+  # General { Scheduler }. Not in the example, since conntrackd takes "rr" and 99
+  # by itself. A firewall under load is busy with packets, and this must not
+  # wait; 1 is enough to come before all that is not real-time. A vendor's
+  # plugins never get it.
+  scheduler {
+    type     = "rr"
+    priority = 1
+  }
 }
 
 # What this node carries, to its peer.

@@ -13,6 +13,9 @@ const (
 	nameSluice     = "sluice"
 	nameConntrackd = "conntrackd"
 	nameOrdinary   = "conntrackd, ordinary scheduler"
+
+	nameSluiceOrdinary = "sluice, ordinary scheduler"
+
 	nameKernel     = "kernel" // alone: what it allows
 )
 
@@ -75,7 +78,7 @@ type item struct {
 	measure  measurement
 	only     string // the one system that it is measured for, or ""
 	limit    bool   // what the kernel allows: of no system
-	ordinary bool   // for conntrackd under the ordinary scheduler too
+	ordinary bool   // for both under the ordinary scheduler too
 	rounds   int    // 0: as asked for
 }
 
@@ -117,9 +120,9 @@ func (it *item) systems(binary string) (all []system) {
 	if it.only == "" {
 		all = append(all, conntrackd{})
 	}
-	all = append(all, sluice{binary})
+	all = append(all, sluice{binary: binary})
 	if it.ordinary {
-		all = append(all, conntrackd{ordinary: true})
+		all = append(all, conntrackd{ordinary: true}, sluice{binary: binary, ordinary: true})
 	}
 	return all
 }

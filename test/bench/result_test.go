@@ -32,6 +32,7 @@ func sample() *result {
 		each(nameConntrackd, figSender, at, 24-f, 26-f, 25-f)
 		each(nameSluice, figSender, at, 20-8*f, 22-8*f, 21-8*f)
 		each(nameOrdinary, figSender, at, 12-f)
+		each(nameSluiceOrdinary, figSender, at, 22-8*f)
 		each(nameConntrackd, figReceiver, at, 14-f, 13-f, 12-f)
 		each(nameSluice, figReceiver, at, 2.1, 2.2, 2.3)
 	}

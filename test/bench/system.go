@@ -37,7 +37,7 @@ type peer interface {
 	PIDs() []int              // of all its processes
 	Internal() (cache, error) // what it knows of its own kernel
 	External() (cache, error) // what its peer told
-	Commit() error            // give the command; it may still be at work after
+	TakeOver() error          // give the command that commits; it may still be at work after
 	Bulk() error              // likewise
 	Close() error
 }
@@ -57,10 +57,21 @@ func (o options) limit() int {
 	return o.Limit
 }
 
-// sluice is the binary at this path.
-type sluice struct{ binary string }
+// sluice is the binary at this path, with the settings of the example files; with
+// the real-time scheduler, that is, unless it is ordinary.
+type sluice struct {
+	binary   string
+	ordinary bool
+}
 
-func (sluice) Name() string { return nameSluice }
+func (s sluice) Name() string {
+	if s.ordinary {
+		return nameSluiceOrdinary
+	}
+	return nameSluice
+}
+
+const realTime = "scheduler {\n  type     = \"rr\"\n  priority = 1\n}\n"
 
 func (s sluice) Start(fw *testbed.Firewall, o options) (peer, error) {
 	limit := fmt.Sprintf("limit = %d", o.limit())
@@ -75,7 +86,11 @@ func (s sluice) Start(fw *testbed.Firewall, o options) (peer, error) {
 	if o.NoResync {
 		more["source"] += "\nrequest_resync = false"
 	}
-	n, err := node.Start(s.binary, fw, filepath.Base(fw.Name()), node.Pipelines(more))
+	scheduler := realTime
+	if s.ordinary {
+		scheduler = ""
+	}
+	n, err := node.Start(s.binary, fw, filepath.Base(fw.Name()), node.Pipelines(more), scheduler)
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +118,8 @@ func (n *sluiceNode) cache(address string) (c cache, err error) {
 func (n *sluiceNode) Internal() (cache, error) { return n.cache("local.cache.memory") }
 func (n *sluiceNode) External() (cache, error) { return n.cache("peers.cache.memory") }
 
-func (n *sluiceNode) Commit() error { _, err := n.Sluice("commit"); return err }
-func (n *sluiceNode) Bulk() error   { _, err := n.Sluice("bulk"); return err }
+func (n *sluiceNode) TakeOver() error { _, err := n.Sluice("role", "primary"); return err }
+func (n *sluiceNode) Bulk() error     { _, err := n.Sluice("bulk"); return err }
 
 // conntrackd is the one that is installed. It gives itself the real-time
 // scheduler; ordinary takes it back.
@@ -152,5 +167,5 @@ func (d *daemon) cache(which string) (c cache, err error) {
 func (d *daemon) Internal() (cache, error) { return d.cache("internal") }
 func (d *daemon) External() (cache, error) { return d.cache("external") }
 
-func (d *daemon) Commit() error { _, err := d.Ctl("-c"); return err }
-func (d *daemon) Bulk() error   { _, err := d.Ctl("-B"); return err }
+func (d *daemon) TakeOver() error { _, err := d.Ctl("-c"); return err }
+func (d *daemon) Bulk() error     { _, err := d.Ctl("-B"); return err }

@@ -57,7 +57,7 @@ type row struct {
 }
 
 // rows are the report: a row for each figure that any system has, and one more
-// where conntrackd was measured under the ordinary scheduler too.
+// where both were measured under the ordinary scheduler too.
 func (r *result) rows() (all []row) {
 	goals := targets(r.Scale)
 	type key struct{ figure, at string }
@@ -75,9 +75,9 @@ func (r *result) rows() (all []row) {
 		}
 		all = append(all, r.row(s.Figure, s.At, t))
 		if other := r.find(nameOrdinary, s.Figure, s.At); len(other.Values) > 0 {
-			ours := r.find(nameSluice, s.Figure, s.At)
+			ours := r.find(nameSluiceOrdinary, s.Figure, s.At)
 			all = append(all, row{
-				figure: s.Figure, at: s.At, ours: ours, theirs: other, ratio: ours.Median / other.Median, against: "ordinary scheduler",
+				figure: s.Figure, at: s.At + ", ordinary scheduler", ours: ours, theirs: other, ratio: ours.Median / other.Median,
 			})
 		}
 	}

@@ -81,15 +81,15 @@ func or(a, b string) string {
 }
 
 // Start runs sluice with the given pipelines on a firewall and waits until all
-// stages run. Close ends it.
-func Start(binary string, fw *testbed.Firewall, name, pipelines string) (*Node, error) {
+// stages run; runner is more of the block of this name. Close ends it.
+func Start(binary string, fw *testbed.Firewall, name, pipelines string, runner ...string) (*Node, error) {
 	dir, err := os.MkdirTemp("", "sluice-node-")
 	if err != nil {
 		return nil, err
 	}
 	n := &Node{FW: fw, dir: dir, binary: binary, Socket: filepath.Join(dir, "control.sock"), Config: filepath.Join(dir, name+".hcl")}
-	text := fmt.Sprintf("runner {\n  name      = %q\n  lock_file = %q\n  control {\n    path = %q\n  }\n}\n%s",
-		name, filepath.Join(dir, "lock"), n.Socket, pipelines)
+	text := fmt.Sprintf("runner {\n  name      = %q\n  lock_file = %q\n  control {\n    path = %q\n  }\n%s}\n%s",
+		name, filepath.Join(dir, "lock"), n.Socket, strings.Join(runner, ""), pipelines)
 	if err := os.WriteFile(n.Config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
