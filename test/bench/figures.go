@@ -16,7 +16,7 @@ const (
 
 	nameSluiceOrdinary = "sluice, ordinary scheduler"
 
-	nameKernel     = "kernel" // alone: what it allows
+	nameKernel = "kernel" // alone: what it allows
 )
 
 // Names of the figures in results.

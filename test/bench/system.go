@@ -37,7 +37,8 @@ type peer interface {
 	PIDs() []int              // of all its processes
 	Internal() (cache, error) // what it knows of its own kernel
 	External() (cache, error) // what its peer told
-	TakeOver() error          // give the command that commits; it may still be at work after
+	Commit() error            // give the command; it may still be at work after
+	TakeOver() error          // likewise
 	Bulk() error              // likewise
 	Close() error
 }
@@ -118,6 +119,7 @@ func (n *sluiceNode) cache(address string) (c cache, err error) {
 func (n *sluiceNode) Internal() (cache, error) { return n.cache("local.cache.memory") }
 func (n *sluiceNode) External() (cache, error) { return n.cache("peers.cache.memory") }
 
+func (n *sluiceNode) Commit() error   { _, err := n.Sluice("commit"); return err }
 func (n *sluiceNode) TakeOver() error { _, err := n.Sluice("role", "primary"); return err }
 func (n *sluiceNode) Bulk() error     { _, err := n.Sluice("bulk"); return err }
 
@@ -167,5 +169,6 @@ func (d *daemon) cache(which string) (c cache, err error) {
 func (d *daemon) Internal() (cache, error) { return d.cache("internal") }
 func (d *daemon) External() (cache, error) { return d.cache("external") }
 
-func (d *daemon) TakeOver() error { _, err := d.Ctl("-c"); return err }
+func (d *daemon) Commit() error   { _, err := d.Ctl("-c"); return err }
+func (d *daemon) TakeOver() error { return d.Commit() }
 func (d *daemon) Bulk() error     { _, err := d.Ctl("-B"); return err }

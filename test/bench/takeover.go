@@ -12,7 +12,7 @@ import (
 func commit(n int, shape testbed.Synthetic, at string) measurement {
 	return func(s system, add func(figure, at string, v float64)) error {
 		return onSecond(s, options{}, func(p *pair, third *replicator) error {
-			if err := p.two.TakeOver(); err != nil {
+			if err := p.two.Commit(); err != nil {
 				return err
 			}
 			if err := p.awaitKernel(warmUp); err != nil {
