@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 export CGO_ENABLED := 0
 
-.PHONY: help build setup test check lint fuzz bench microbench demo docs proto package clean
+.PHONY: help build setup test check lint fuzz bench microbench demo pictures docs proto package clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ microbench: ## micro-benchmarks beside the code, with allocations
 
 demo: setup build ## two firewalls, one takeover: the whole of it, in network namespaces (root)
 	$(GO) run ./test/demo -sluice $(BIN)
+
+pictures: build ## docs/pictures anew: a pair under traffic, looked at with chromium and tmux (root)
+	$(GO) run ./test/pictures -sluice $(BIN)
 
 docs: ## write the generated parts of the documentation
 	$(GO) generate ./...

@@ -47,7 +47,7 @@ func ago(d time.Duration) time.Time { return testNow.Add(-d) }
 func (fake) Status(context.Context) (*control.Status, error) {
 	purge := testNow.Add(12 * time.Second)
 	return &control.Status{
-		Node: "fw1", Version: "1.0.0", PID: 812, Started: ago(3*time.Hour + 12*time.Minute), Role: "backup", Purge: &purge, Scheduler: "rr 50",
+		Node: "fw1", Version: "1.0.0", PID: 812, Started: ago(3*time.Hour + 12*time.Minute), Role: "backup", Purge: &purge, Scheduler: "rr 50", Health: control.Health{Unhealthy: []string{}, Unready: []string{"local.sink.multicast does not run"}},
 		Pipelines: []control.PipelineStatus{{Name: "local", Stages: localStages()}, {Name: "peers", Stages: peersStages()}},
 		Signals: []control.SignalStatus{
 			{Stage: "local.source.netlink", Name: "overrun", Times: 2, Last: ago(90 * time.Second), Detail: "ENOBUFS: 128 messages read since"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -86,12 +87,29 @@ type flowsView struct {
 	By          []control.Statistic // by protocol and state
 }
 
-// Ago says how long ago something was.
+// Ago says how long ago something was, to the second: what changes too often is
+// hard to read.
 func (v *view) Ago(t time.Time) string {
-	if t.IsZero() {
+	ago := v.Now.Sub(t).Truncate(time.Second)
+	switch {
+	case t.IsZero():
 		return "–"
+	case ago <= 0:
+		return "just now"
 	}
-	return took(v.Now.Sub(t)) + " ago"
+	return took(ago) + " ago"
+}
+
+// Up says how long the runner has run, to the second.
+func (v *view) Up() string { return took(v.Now.Sub(v.Started).Truncate(time.Second)) }
+
+// Wrong lists what an operator should know.
+func (v *view) Wrong() []string {
+	wrong := slices.Concat(v.Unhealthy, v.Unready)
+	if v.Reload != nil && v.Reload.Error != "" {
+		wrong = append(wrong, "the last reload failed: "+v.Reload.Error)
+	}
+	return wrong
 }
 
 func (p *page) view(now time.Time) (*view, error) {

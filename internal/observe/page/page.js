@@ -50,5 +50,5 @@
     pause.setAttribute('aria-pressed', paused);
     pause.textContent = paused ? 'Go on' : 'Pause';
   });
-  setTimeout(look, every);
+  setTimeout(look, 1100); // soon: the first look knows no rates
 })();

@@ -55,9 +55,34 @@ func (s *screen) head(st *control.Status, now time.Time) {
 		role += " · " + st.Scheduler
 	}
 	node := cut(st.Node, 40)
-	defer func() { s.reload(st.Reload, now) }()
-	rest := fmt.Sprintf(" · role %s · up %s · pid %d · sluice %s", role, Age(now.Sub(st.Started)), st.PID, st.Version)
+	defer func() {
+		s.wrong(st.Health)
+		s.reload(st.Reload, now)
+	}()
+	rest := fmt.Sprintf(" · role %s%s · up %s · pid %d · sluice %s", role, InSync(st.Health), Age(now.Sub(st.Started)), st.PID, st.Version)
 	s.printf("node %s%s\n", s.paint(node, bold), cut(rest, Width-len("node ")-utf8.RuneCountInString(node)))
+}
+
+// InSync says in the middle of a line whether a node is in sync; nothing of a
+// runner that does not tell.
+func InSync(h control.Health) string {
+	switch {
+	case h.Unready == nil:
+		return ""
+	case len(h.Unready) == 0:
+		return " · in sync"
+	}
+	return " · not in sync"
+}
+
+// wrong writes what a node lacks. None of it is cut.
+func (s *screen) wrong(h control.Health) {
+	for _, why := range h.Unhealthy {
+		s.printf("%s\n", s.paint(clean("needs somebody: "+why), red))
+	}
+	for _, why := range h.Unready {
+		s.printf("%s\n", s.paint(clean("not in sync: "+why), yellow))
+	}
 }
 
 // reload writes how the last one ended, if there was one.

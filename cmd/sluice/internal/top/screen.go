@@ -117,7 +117,7 @@ func (m *Model) head() []string {
 	if role == "" {
 		role = "none given"
 	}
-	node := fmt.Sprintf("node %s · role %s · up %s · sluice %s", m.status.Node, role, console.Age(m.at.Sub(m.status.Started)), m.status.Version)
+	node := fmt.Sprintf("node %s · role %s%s · up %s · sluice %s", m.status.Node, role, console.InSync(m.status.Health), console.Age(m.at.Sub(m.status.Started)), m.status.Version)
 	sorted := orders["o"].name
 	if m.order.value != nil {
 		sorted = m.order.name
@@ -127,6 +127,9 @@ func (m *Model) head() []string {
 		state += ", reversed"
 	}
 	style := faint
+	if wrong := slices.Concat(m.status.Unhealthy, m.status.Unready); len(wrong) > 0 {
+		state, style = strings.Join(wrong, "; ")+" · "+state, yellow
+	}
 	switch {
 	case m.err != nil:
 		state, style = fmt.Sprintf("%s; this is of %s", m.err, m.at.Format("15:04:05")), red

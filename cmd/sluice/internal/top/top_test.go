@@ -45,6 +45,7 @@ func node(n uint64) *control.Status {
 	}}
 	s.Pipelines[0].Stages[2].Lost, s.Pipelines[0].Stages[2].QueueBytes = 12, 100000
 	s.Pipelines[1].Stages[2].State = "waiting"
+	s.Unready = []string{"peers.sink.kernel does not run"}
 	return s
 }
 
