@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-project/sluice/cmd/sluice/internal/textdiff"
+	"github.com/sluice-project/sluice/core/cases"
 	"github.com/sluice-project/sluice/core/pipeline"
 )
 
@@ -28,7 +29,7 @@ func (a *app) format() *cobra.Command {
 		Short: "Give pipeline files their canonical layout",
 		Long: `Give pipeline files their canonical layout, in place, and name those that changed.
 
-A directory stands for its *.hcl; without arguments it is the current one. "-" reads from standard input and writes
+A directory stands for its *.hcl, tests included; without arguments it is the current one. "-" reads from standard input and writes
 to standard output. --check and --diff write nothing unless --write is given too; --check fails if a file's layout
 is not canonical.`,
 		Example: `  sluice fmt /etc/sluice
@@ -59,12 +60,23 @@ func (f *formatter) run(args []string) error {
 	if err != nil {
 		return err
 	}
-	for _, path := range paths {
+	for _, path := range append(paths, testsIn(args)...) {
 		if err := f.file(path); err != nil {
 			return err
 		}
 	}
 	return f.end()
+}
+
+// testsIn returns the files of tests in directories.
+func testsIn(paths []string) (files []string) {
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			found, _ := cases.Find([]string{path}) // an error is that there are none
+			files = append(files, found...)
+		}
+	}
+	return files
 }
 
 func (f *formatter) standardInput() error {

@@ -40,6 +40,22 @@ func TestShippedTests(t *testing.T) {
 	}
 }
 
+// A directory's tests are laid out with its pipelines.
+func TestFormatTests(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"a.hcl": "locals {\n  a = 1\n}\n", "a.test.hcl": "test \"x\" {\n stage = 1\n}\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out := execute(t, "", "", "fmt", dir); strings.Contains(out, "exit status") {
+		t.Error(out)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, "a.test.hcl")); err != nil || !bytes.Contains(text, []byte("\n  stage")) {
+		t.Errorf("%v: %s", err, text)
+	}
+}
+
 // So do those of the documentation, in one file beside the pipeline that it names.
 func TestDocumentedTests(t *testing.T) {
 	page, err := os.ReadFile("../../docs/testing.md")

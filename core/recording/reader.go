@@ -98,6 +98,9 @@ func (d *Reader) frame() (kind byte, at time.Duration, content []byte, err error
 
 // broken says why there is no more of a frame.
 func (d *Reader) broken(err error) error {
+	if d.live && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err // of whoever sends
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return fmt.Errorf("%w, in frame %d", ErrCutShort, d.frames)
 	}

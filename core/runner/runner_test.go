@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -17,9 +18,11 @@ import (
 	"time"
 
 	"github.com/sluice-project/sluice/core/control"
+	"github.com/sluice-project/sluice/core/flow"
 	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
+	"github.com/sluice-project/sluice/core/recording"
 )
 
 // patience bounds waits for conditions; it is never the thing measured.
@@ -510,6 +513,41 @@ func TestTap(t *testing.T) {
 		if err := tr.Dump(t.Context(), r, out); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", r, err, want)
 		}
+	}
+}
+
+// What passes any stage can be recorded, from its first batch on.
+func TestRecord(t *testing.T) {
+	tr := run(t, usual(filepath.Join(t.TempDir(), "out"), object{"flows": 4}))
+	ctx, cancel := context.WithCancel(t.Context())
+	out, in := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- tr.Dump(ctx, control.DumpRequest{Target: "p.filter.even", What: control.DumpTap, Args: []string{"format=recording"}}, in)
+	}()
+	r := recording.NewLiveReader(out)
+	if _, err := r.Read(); err != nil { // it records
+		t.Fatal(err)
+	}
+	go tr.Do(t.Context(), control.Request{Command: "resync"}, func(control.Step) {})
+	var kinds []flow.Kind
+	for !slices.Contains(kinds, flow.SyncEnd) {
+		b, err := r.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e flow.Event
+		for c := b.Cursor(); c.Next(&e); {
+			kinds = append(kinds, e.Kind)
+		}
+	}
+	if want := []flow.Kind{flow.SyncBegin, flow.Update, flow.Update, flow.SyncEnd}; !slices.Equal(kinds, want) {
+		t.Errorf("recorded %v", kinds)
+	}
+	cancel()
+	go io.Copy(io.Discard, out)
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
