@@ -78,7 +78,7 @@ func oneLine(err error) string {
 // twoDashes lets the long flags that hands know from Terraform be written with
 // one dash.
 func twoDashes(args []string) []string {
-	known := []string{"-var", "-var-file", "-check", "-diff", "-write", "-config", "-junit", "-sdk", "-run"}
+	known := []string{"-var", "-var-file", "-check", "-diff", "-write", "-config", "-junit", "-sdk", "-run", "-key"}
 	args = append([]string{}, args...) // never nil, for which cobra reads os.Args
 	for i, arg := range args {
 		if arg == "--" {

@@ -20,7 +20,7 @@ func (a *app) plugin() *cobra.Command {
 			return usageError(fmt.Sprintf("there is no command %q of plugin; `sluice help plugin` lists them", args[0]))
 		},
 	}
-	for _, c := range []*cobra.Command{a.pluginInit(), a.pluginCheck()} {
+	for _, c := range []*cobra.Command{a.pluginInit(), a.pluginCheck(), a.pluginLock(), a.pluginList(), a.pluginVerify()} {
 		c.DisableFlagsInUseLine = true
 		cmd.AddCommand(c)
 	}

@@ -42,6 +42,20 @@ func OpenImage(path string) (image *os.File, sum string, err error) {
 	return image, hex.EncodeToString(hash.Sum(nil)), nil
 }
 
+// Sum returns the SHA-256 of a program, as OpenImage does.
+func Sum(path string) (string, error) {
+	from, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer from.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, io.LimitReader(from, maxImage)); err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return hex.EncodeToString(hash.Sum(nil)), nil
+}
+
 // memfd asks for an executable file: since Linux 6.3 a system may have others by
 // default (vm.memfd_noexec), and before, the flag is unknown.
 func memfd() (int, error) {

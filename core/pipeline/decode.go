@@ -85,3 +85,21 @@ func (s *scope) text(e hcl.Expression, what string) (string, hcl.Diagnostics) {
 	}
 	return value.AsString(), diags
 }
+
+// boolean evaluates an expression that must be true or false, with all variables;
+// null is false.
+func (s *scope) boolean(e hcl.Expression, what string) (bool, hcl.Diagnostics) {
+	value, diags := s.evaluate(e)
+	if diags.HasErrors() || !value.IsKnown() {
+		return false, diags
+	}
+	value, _ = value.Unmark()
+	if value.IsNull() {
+		return false, diags
+	}
+	if value.Type() != cty.Bool {
+		r := e.Range()
+		return false, append(diags, failure("Wrong type", fmt.Sprintf("%s must be true or false.", what), &r))
+	}
+	return value.True(), diags
+}

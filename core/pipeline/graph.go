@@ -34,6 +34,8 @@ func (c *Configuration) Pipeline(name string) *Pipeline {
 type Runner struct {
 	Name       string   `hcl:"name,optional" doc:"The node's name, in logs, status and the names of its peers' statistics. Default: the host's name."`
 	PluginPath []string `hcl:"plugin_path,optional" doc:"Absolute directories where plugins that are not bundled are looked for, as executables named sluice-<kind>-<type>."`
+	PluginLock string   `hcl:"plugin_lock,optional" doc:"Absolute path of the lock file that says which programs of other vendors may run. Default: sluice.lock.hcl beside the pipelines that are named first."`
+	LockKeys   []string `hcl:"lock_keys,optional" doc:"Public keys of ed25519, in PEM or as the line of it between the first and the last. With them the lock file must have a signature of one for each plugin. Default: none, and signatures are not looked at."`
 	LockFile   string   `hcl:"lock_file,optional" doc:"The file whose lock keeps a second runner of this configuration from starting."`
 	Control    Control  `hcl:"control,block" doc:"The administrator's socket."`
 	Log        Log      `hcl:"log,block" doc:"Where the log goes, and how."`
@@ -91,6 +93,8 @@ type Stage struct {
 	Config   []byte // its block as a JSON object: keys sorted, absent members left out
 	Traits   *stagepb.Traits
 	Grant    *Grant    // of a vendor's plugin
+	SHA256   string    // of the program that a vendor's plugin is locked to; "" if it is not
+	Unlocked bool      // a vendor's plugin may be any program
 	Range    hcl.Range // the block's header
 }
 
@@ -111,4 +115,8 @@ type Catalog interface {
 
 	// Bundled says whether a plugin is a part of Sluice.
 	Bundled(kind plugin.Kind, typ string) bool
+
+	// Program returns where a vendor's plugin lies, and the SHA-256 of what
+	// Describe and Configure execute. It executes nothing.
+	Program(kind plugin.Kind, typ string) (path, sum string, err error)
 }

@@ -8,12 +8,15 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/sluice-project/sluice/core/plugin"
+	"github.com/sluice-project/sluice/core/trust"
 )
 
 // Options says what to load.
 type Options struct {
 	// Paths are files, and directories of which every *.hcl is read in the
-	// order of their names (but not *.test.hcl, nor hidden files). Together
+	// order of their names (but not *.test.hcl, *.lock.hcl, nor hidden files). Together
 	// they are one configuration.
 	Paths []string
 
@@ -60,6 +63,10 @@ type loader struct {
 	diags   hcl.Diagnostics
 	scope   *scope
 	plugins *plugins
+
+	policy     trust.Policy
+	lockBroken bool // there is a lock file and it can't be read
+	bundled    func(plugin.Kind, string) bool
 }
 
 func newLoader(ctx context.Context, o Options) *loader {
@@ -117,6 +124,8 @@ func (l *loader) load(sources []source) *Configuration {
 		l.add(hcl.Diagnostics{failure("No plugins", "The plugins can't be asked: "+err.Error()+".", nil)})
 		return nil
 	}
+	l.bundled = catalog.Bundled
+	l.loadTrust(&c.Runner)
 	l.plugins = newPlugins(l.ctx, catalog, c.Runner.PluginPath)
 	drafts := l.loadPipelines(blocks["pipeline"])
 	l.add(checkPipelines(drafts))

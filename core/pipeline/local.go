@@ -51,3 +51,9 @@ func (l local) Types(kind plugin.Kind) (types []string) {
 	}
 	return types
 }
+
+// Program implements Catalog. All are a part of this process.
+func (l local) Program(kind plugin.Kind, typ string) (path, sum string, err error) {
+	_, err = l.find(kind, typ)
+	return "", "", err
+}

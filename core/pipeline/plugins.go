@@ -3,6 +3,7 @@ package pipeline
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/hashicorp/hcl/v2/hcldec"
 
@@ -43,12 +44,12 @@ func (p *plugins) spec(kind plugin.Kind, typ string) (hcldec.Spec, error) {
 	return p.described[key].spec, p.described[key].err
 }
 
-// stageSpecOf is specOf for a stage's own block, where "name" and "grant" are
-// taken.
+// stageSpecOf is specOf for a stage's own block, where "name", "unlocked"
+// and "grant" are taken.
 func stageSpecOf(schema *stagepb.Schema) (hcldec.Spec, error) {
 	for _, a := range schema.GetAttributes() {
-		if a.Name == "name" {
-			return nil, errors.New(`its attribute "name" is the one that every stage has: the plugin must rename it`)
+		if a.Name == "name" || a.Name == unlockedName {
+			return nil, fmt.Errorf("its attribute %q is the one that every stage has: the plugin must rename it", a.Name)
 		}
 	}
 	for _, b := range schema.GetBlocks() {

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/sluice-project/sluice/core/trust"
 )
 
 // A source is a file's name, as diagnostics show it, and what is in it.
@@ -52,7 +54,7 @@ func expand(path string) (files []string, err error) {
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if !e.IsDir() && strings.HasSuffix(name, ".hcl") && !strings.HasSuffix(name, ".test.hcl") && name[0] != '.' {
+		if !e.IsDir() && strings.HasSuffix(name, ".hcl") && !strings.HasSuffix(name, ".test.hcl") && !strings.HasSuffix(name, trust.Suffix) && name[0] != '.' {
 			files = append(files, filepath.Join(path, name))
 		}
 	}

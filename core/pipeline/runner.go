@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
+	"github.com/sluice-project/sluice/core/trust"
 )
 
 // DefaultRunner returns the runner that a configuration without a runner block
@@ -115,6 +116,14 @@ func (r *Runner) Validate() (d plugin.Diagnostics) {
 		if !filepath.IsAbs(dir) {
 			d.Add(plugin.Path("plugin_path", i), "Relative path", "The directory %q must be absolute: the runner executes "+
 				"what is in it, and must not depend on where it was started. abspath(%q) is a path beside this file.", dir, dir)
+		}
+	}
+	if r.PluginLock != "" && !filepath.IsAbs(r.PluginLock) {
+		d.Add(plugin.Path("plugin_lock"), "Relative path", "The path %q must be absolute. abspath(%q) is a path beside this file.", r.PluginLock, r.PluginLock)
+	}
+	for i, key := range r.LockKeys {
+		if _, err := trust.PublicKey(key); err != nil {
+			d.Add(plugin.Path("lock_keys", i), "Invalid key", "This can't be a key that signatures are checked with: %v.", err)
 		}
 	}
 	if len(r.Control.Path) > maxSocketPath || r.Control.Path == "" {

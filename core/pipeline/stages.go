@@ -22,6 +22,7 @@ type stageDraft struct {
 	*Stage              // Traits is nil if the plugin found something wrong
 	body      hcl.Body  // with all attributes
 	nameRange hcl.Range // of the name attribute, or of the type label
+	typeRange hcl.Range // of the type label
 }
 
 func (d *draft) pipeline() *Pipeline {
@@ -48,7 +49,7 @@ var pipelineSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 }}
 
 var commonSchema = &hcl.BodySchema{
-	Attributes: []hcl.AttributeSchema{{Name: "name"}}, Blocks: []hcl.BlockHeaderSchema{{Type: "grant"}},
+	Attributes: []hcl.AttributeSchema{{Name: "name"}, {Name: unlockedName}}, Blocks: []hcl.BlockHeaderSchema{{Type: "grant"}},
 }
 
 // reservedPipelines are words that commands take in a pipeline's place.
@@ -85,11 +86,15 @@ func (l *loader) loadPipeline(b *hcl.Block) *draft {
 	return d
 }
 
-// loadStage reads one stage and asks its plugin.
-func (l *loader) loadStage(pipeline string, b *hcl.Block) *stageDraft {
-	s := &stageDraft{body: b.Body, nameRange: b.LabelRanges[0], Stage: &Stage{
+func newStageDraft(pipeline string, b *hcl.Block) *stageDraft {
+	return &stageDraft{body: b.Body, nameRange: b.LabelRanges[0], typeRange: b.LabelRanges[0], Stage: &Stage{
 		Pipeline: pipeline, Kind: plugin.Kind(b.Type), Type: b.Labels[0], Name: b.Labels[0], Range: b.DefRange,
 	}}
+}
+
+// loadStage reads one stage and asks its plugin.
+func (l *loader) loadStage(pipeline string, b *hcl.Block) *stageDraft {
+	s := newStageDraft(pipeline, b)
 	content, rest, diags := b.Body.PartialContent(commonSchema)
 	l.add(diags)
 	if a := content.Attributes["name"]; a != nil {
@@ -98,6 +103,9 @@ func (l *loader) loadStage(pipeline string, b *hcl.Block) *stageDraft {
 	if !namePattern.MatchString(s.Type) {
 		l.add(hcl.Diagnostics{failure("Invalid name", fmt.Sprintf(
 			"%q is no name for a plugin. %s", s.Type, nameRule), &b.LabelRanges[0])})
+		return s
+	}
+	if !l.isTrusted(s, content.Attributes[unlockedName]) {
 		return s
 	}
 	spec, err := l.plugins.spec(s.Kind, s.Type)

@@ -14,8 +14,8 @@ import (
 // Facts are what a configuration does not say and a stage depends on.
 type Facts struct {
 	// Programs identifies, by plugin as in "filter-basic", the program that
-	// would be started: another file, or another version of it, is another
-	// program. A plugin that is not named is the same.
+	// would be started, by its path and its bytes; what a stage is locked to says
+	// no more. A plugin that is not named is the same.
 	Programs map[string]string
 }
 

@@ -202,7 +202,7 @@ func TestSettings(t *testing.T) {
 // teaches Compare what it means that it differs, and then adds it to this list.
 func TestEverythingIsCompared(t *testing.T) {
 	known := map[reflect.Type]string{
-		reflect.TypeFor[pipeline.Stage]():         "Pipeline Kind Type Name Config Traits Grant Range",
+		reflect.TypeFor[pipeline.Stage]():         "Pipeline Kind Type Name Config Traits Grant SHA256 Unlocked Range",
 		reflect.TypeFor[pipeline.Pipeline]():      "Name Stages Range",
 		reflect.TypeFor[pipeline.Configuration](): "Runner Pipelines",
 	}

@@ -11,7 +11,7 @@ import (
 
 // changeable are the settings of the runner that a reload changes, by attribute
 // or block.
-var changeable = []string{"plugin_path", "log", "scheduler"}
+var changeable = []string{"plugin_path", "plugin_lock", "lock_keys", "log", "scheduler"}
 
 // fixed says why others can't. For those that are not named the reason is that
 // nobody has taught the runner to change them.

@@ -88,6 +88,7 @@ type Catalog struct {
 
 	mu      sync.Mutex
 	started map[string]*described
+	images  images
 	users   users
 }
 
@@ -102,7 +103,7 @@ func NewCatalog(p Plugins, log *slog.Logger) (*Catalog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Catalog{plugins: p, spawner: s, log: log, started: map[string]*described{}}, nil
+	return &Catalog{plugins: p, spawner: s, log: log, started: map[string]*described{}, images: images{}}, nil
 }
 
 // Bundled implements pipeline.Catalog.
@@ -135,6 +136,34 @@ func (c *Catalog) Configure(ctx context.Context, kind plugin.Kind, typ string, c
 	return reply, nil
 }
 
+// Program implements pipeline.Catalog.
+func (c *Catalog) Program(kind plugin.Kind, typ string) (path, sum string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i, err := c.image(kind, typ)
+	if err != nil || i == nil {
+		return "", "", err
+	}
+	return i.path, i.sum, nil
+}
+
+// image returns the program of a vendor's plugin: the same whenever it is asked.
+func (c *Catalog) image(kind plugin.Kind, typ string) (*image, error) {
+	name := string(kind) + "-" + typ
+	if c.plugins.bundled(kind, typ) || c.images[name] != nil {
+		return c.images[name], nil
+	}
+	path, _, err := c.plugins.command(kind, typ, "")
+	if err != nil {
+		return nil, err
+	}
+	i, err := openImage(path)
+	if err == nil {
+		c.images[name] = i
+	}
+	return i, err
+}
+
 func (c *Catalog) start(ctx context.Context, kind plugin.Kind, typ string) (*described, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -146,8 +175,12 @@ func (c *Catalog) start(ctx context.Context, kind plugin.Kind, typ string) (*des
 	if err != nil {
 		return nil, err
 	}
+	image, err := c.image(kind, typ)
+	if err != nil {
+		return nil, err
+	}
 	p, err := startProcess(ctx, c.spawner, processConfig{
-		name: "plugin " + name, path: path, args: args, kind: kind, typ: typ, log: c.log, rules: c.rules(kind, typ),
+		name: "plugin " + name, path: path, args: args, kind: kind, typ: typ, log: c.log, rules: c.rules(kind, typ), image: image,
 	})
 	if err != nil {
 		return nil, err
@@ -164,6 +197,7 @@ func (c *Catalog) Close() {
 	for _, d := range c.started {
 		d.process.kill()
 	}
-	c.started = map[string]*described{}
+	c.images.close()
+	c.started, c.images = map[string]*described{}, images{}
 	c.spawner.close()
 }

@@ -88,6 +88,7 @@ func TestHostilePluginIsContained(t *testing.T) {
 	t.Cleanup(func() { victim.Process.Kill(); victim.Wait() })
 	stages := usual(filepath.Join(dir, "out"), object{"flows": 4})
 	stages[1] = stageOf(plugin.KindFilter, "hostile", object{"secret": secret, "victim": victim.Process.Pid}, nil)
+	stages[1].Unlocked = true
 	tr := &testRunner{t: t, log: &lockedBuffer{}}
 	r, err := New(Options{
 		Config:  &pipeline.Configuration{Runner: pipeline.Runner{Name: "node"}, Pipelines: []*pipeline.Pipeline{{Name: "p", Stages: stages}}},

@@ -1,11 +1,10 @@
 package runner
 
 import (
-	"fmt"
 	"os"
 	"slices"
-	"syscall"
 
+	"github.com/sluice-project/sluice/core/confine"
 	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/core/plan"
 	"github.com/sluice-project/sluice/core/plugin"
@@ -17,6 +16,7 @@ import (
 type graph struct {
 	config    *pipeline.Configuration
 	plugins   Plugins
+	images    images
 	facts     plan.Facts
 	pipelines []*line
 	stages    []*stage // all, pipelines in order, each from its source down
@@ -71,7 +71,11 @@ type wiring struct {
 // there.
 func (r *Runner) wire(config *pipeline.Configuration, of func(address string) *stage) (*wiring, error) {
 	g := &graph{config: config, plugins: r.pluginsFor(config)}
-	g.facts = g.plugins.facts(config)
+	var err error
+	if g.images, err = g.plugins.imagesOf(config, r.images()); err != nil {
+		return nil, err
+	}
+	g.facts = g.images.facts()
 	w := &wiring{graph: g, places: map[*stage]*place{}}
 	for _, p := range config.Pipelines {
 		if err := w.addLine(r, p, of); err != nil {
@@ -168,7 +172,9 @@ func (w *wiring) install(r *Runner) {
 	for s, at := range w.places {
 		s.place.Store(at)
 	}
-	r.current.Store(w.graph)
+	if old := r.current.Swap(w.graph); old != nil {
+		old.images.close()
+	}
 }
 
 // abandon closes what was made for the graph.
@@ -176,10 +182,12 @@ func (w *wiring) abandon() {
 	for _, e := range w.newEdges {
 		e.close()
 	}
+	w.images.close()
 }
 
-// close closes the edges.
+// close closes the edges, and the programs.
 func (g *graph) close() {
+	g.images.close()
 	for _, s := range g.stages {
 		if e := s.input(); e != nil {
 			e.close()
@@ -225,30 +233,35 @@ func (r *Runner) pluginsFor(config *pipeline.Configuration) Plugins {
 	return p
 }
 
-// facts looks which programs a configuration would start.
-func (p Plugins) facts(config *pipeline.Configuration) plan.Facts {
+// images are those of the graph that runs, if one does.
+func (r *Runner) images() images {
+	if g := r.graph(); g != nil {
+		return g.images
+	}
+	return nil
+}
+
+// facts are what a graph's stages depend on and its configuration does not say.
+func (m images) facts() plan.Facts {
 	f := plan.Facts{Programs: map[string]string{}}
-	for _, l := range config.Pipelines {
-		for _, s := range l.Stages {
-			path, _, err := p.command(s.Kind, s.Type, "")
-			if err != nil || path == ownExecutable {
-				continue // this runner's own, which is what it is until it ends
-			}
-			f.Programs[string(s.Kind)+"-"+s.Type] = identify(path)
-		}
+	for name, i := range m {
+		f.Programs[name] = i.path + " " + i.sum
 	}
 	return f
 }
 
-// identify tells a file from another one, and from what was there before.
-func identify(path string) string {
-	info, err := os.Stat(path)
-	if err != nil {
-		return path
+// facts looks which programs a configuration would start. This runner's own is what
+// it is until it ends.
+func (p Plugins) facts(config *pipeline.Configuration) plan.Facts {
+	f := plan.Facts{Programs: map[string]string{}}
+	for _, l := range config.Pipelines {
+		for _, s := range l.Stages {
+			name := string(s.Kind) + "-" + s.Type
+			if path, _, err := p.command(s.Kind, s.Type, ""); err == nil && path != ownExecutable && f.Programs[name] == "" {
+				sum, _ := confine.Sum(path)
+				f.Programs[name] = path + " " + sum
+			}
+		}
 	}
-	inode := uint64(0)
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		inode = stat.Ino
-	}
-	return fmt.Sprintf("%s %d %d %d", path, inode, info.Size(), info.ModTime().UnixNano())
+	return f
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-project/sluice/core/confine"
 	"github.com/sluice-project/sluice/core/flow"
+	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
 )
@@ -30,6 +31,9 @@ type ProbeConfig struct {
 
 	name  string         // "": the executable's
 	rules *confine.Rules // nil: it is not confined
+	// vendors is the stage of a vendor's plugin: its program must be what that
+	// is locked to. Nil: what lies at Path is executed.
+	vendors *pipeline.Stage
 }
 
 // A Probe is one stage by hand: a plugin's process, started, wired, spoken to and
@@ -43,6 +47,7 @@ type Probe struct {
 	input               *edge
 	outputs             []*edge
 	process             *process
+	image               *image // of a vendor's plugin, once launched
 	generation          uint32
 }
 
@@ -84,9 +89,12 @@ func (p *Probe) Launch(ctx context.Context) (*stagepb.Description, error) {
 	if name == "" {
 		name = filepath.Base(p.config.Args[0])
 	}
+	if err := p.openImage(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
 	process, err := startProcess(ctx, p.spawner, processConfig{
 		name: name, rules: p.config.rules, path: p.config.Path, args: p.config.Args, kind: p.config.Kind, typ: p.config.Type,
-		files: files, log: p.config.Log, level: p.config.Level,
+		files: files, log: p.config.Log, level: p.config.Level, image: p.image,
 	})
 	if err != nil {
 		return nil, err
@@ -94,6 +102,19 @@ func (p *Probe) Launch(ctx context.Context) (*stagepb.Description, error) {
 	p.generation++
 	p.process, p.StageClient = process, process.StageClient
 	return process.description, nil
+}
+
+// openImage takes the copy of a vendor's program that all launches execute.
+func (p *Probe) openImage() (err error) {
+	if p.config.vendors == nil || p.image != nil {
+		return nil
+	}
+	i, err := openImage(p.config.Path)
+	if err == nil {
+		p.image = i
+		err = i.check(p.config.vendors)
+	}
+	return err
 }
 
 // wiring is a place with the probe's edges.
@@ -227,6 +248,9 @@ func (p *Probe) AwaitExit(patience time.Duration) error {
 // Close ends the process and leaves nothing behind.
 func (p *Probe) Close() {
 	p.Kill()
+	if p.image != nil {
+		p.image.close()
+	}
 	for _, e := range append(p.outputs, p.input) {
 		if e != nil {
 			e.close()

@@ -71,6 +71,7 @@ type processConfig struct {
 	netns string
 	files []*os.File     // inherited from descriptor 4 on
 	rules *confine.Rules // nil: it is not confined
+	image *image         // of a vendor's plugin: what is executed; nil: what lies at path
 	log   *slog.Logger
 	level slog.Leveler
 }
@@ -285,8 +286,12 @@ func (c *child) socketDirectory(cmd *exec.Cmd) (*os.File, error) {
 	if c.config.rules == nil {
 		return dir, nil
 	}
-	if c.config.path != ownExecutable {
-		if c.image, _, err = confine.OpenImage(c.config.path); err != nil {
+	if c.config.image == nil && c.config.path != ownExecutable {
+		dir.Close() // without an image the rules are those of this executable
+		return nil, fmt.Errorf("%s: no copy was made of it", c.config.path)
+	}
+	if c.config.image != nil {
+		if c.image, err = c.config.image.open(); err != nil {
 			dir.Close()
 			return nil, err
 		}

@@ -318,7 +318,7 @@ func reportError(report *stagepb.Report) error {
 
 func (s *shot) start(ctx context.Context) error {
 	r := s.runner
-	path, args, err := r.graph().plugins.command(s.conf().Kind, s.conf().Type, s.address+"(purge)")
+	path, args, image, err := s.at().program(s.address + "(purge)")
 	if err != nil {
 		return err
 	}
@@ -334,7 +334,7 @@ func (s *shot) start(ctx context.Context) error {
 	files, inputs, outputs := like.descriptors()
 	s.proc, err = startProcess(ctx, r.spawner, processConfig{
 		name: s.address + " (purge)", path: path, args: args, netns: s.conf().Traits.GetNetns(), files: files,
-		log: r.log.With("stage", s.address, "purge", true), level: r.options.Level, rules: rules,
+		log: r.log.With("stage", s.address, "purge", true), level: r.options.Level, rules: rules, image: image,
 	})
 	if err != nil {
 		return err

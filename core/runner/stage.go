@@ -101,7 +101,7 @@ type candidate struct {
 // prepare starts a process for the stage at a place and configures it.
 func (s *stage) prepare(ctx context.Context, at *place) (*candidate, error) {
 	conf := at.conf
-	path, args, err := at.graph.plugins.command(conf.Kind, conf.Type, s.address)
+	path, args, image, err := at.program(s.address)
 	if err != nil {
 		return nil, err
 	}
@@ -109,10 +109,12 @@ func (s *stage) prepare(ctx context.Context, at *place) (*candidate, error) {
 	if err != nil {
 		return nil, err
 	}
+	at.warnUnlocked(s.runner.log)
 	files, _, _ := at.descriptors()
 	p, err := startProcess(ctx, s.runner.spawner, processConfig{
 		name: s.address, path: path, args: args, kind: conf.Kind, typ: conf.Type, netns: conf.Traits.GetNetns(), files: files,
 		log: s.runner.log.With("stage", s.address), level: s.runner.options.Level, rules: rules,
+		image: image,
 	})
 	if err != nil {
 		return nil, err

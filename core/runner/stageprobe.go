@@ -29,6 +29,7 @@ func StageProbe(p Plugins, conf *pipeline.Stage, log *slog.Logger) (ProbeConfig,
 	case p.bundled(conf.Kind, conf.Type):
 		c.rules = bundledRules(&probed, conf.Address(), conf.Traits.GetNeeds())
 	default:
+		c.vendors = conf
 		c.rules, err = vendorRules(&probed, conf.Address(), conf.Grant)
 	}
 	return c, err

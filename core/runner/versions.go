@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strconv"
 	"strings"
 
@@ -54,16 +52,16 @@ func (p *process) explain(err error) error {
 // scriptAdvice is for the author of a script that looks for its modules where it
 // lay before it was copied.
 func (p *process) scriptAdvice() string {
-	if p.config.rules == nil || p.config.path == ownExecutable {
+	if p.config.image == nil {
 		return ""
 	}
-	f, err := os.Open(p.config.path)
+	f, err := p.config.image.open()
 	if err != nil {
 		return ""
 	}
 	defer f.Close()
 	var head [2]byte
-	if _, err := io.ReadFull(f, head[:]); err != nil || string(head[:]) != "#!" {
+	if _, err := f.ReadAt(head[:], 0); err != nil || string(head[:]) != "#!" {
 		return ""
 	}
 	return "; it is a script, of which a copy of this one file is started: pack what lies beside it into it, as with python3 -m zipapp"

@@ -61,13 +61,16 @@ func buildPlugin(t *testing.T, p page, dir, name string, more ...string) {
 	}
 }
 
-// writeConfig writes the page's pipeline, with the plugins of dir.
+// writeConfig writes the page's pipeline, with the plugins of dir, which are locked.
 func writeConfig(t *testing.T, dir, text string) string {
 	t.Helper()
 	path := filepath.Join(dir, "local.hcl")
 	text = strings.ReplaceAll(text, "/usr/lib/sluice/plugins", dir)
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
+	}
+	if out, err := sluice("plugin", "lock", "-f", path); err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
 	return path
 }

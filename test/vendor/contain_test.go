@@ -99,12 +99,21 @@ func runHostile(t *testing.T, named map[string]string) *control.Client {
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	lock(t, file)
 	run(t, file)
 	return control.NewClient(socket)
 }
 
-// run runs a file's pipelines until the test's end.
-func run(t *testing.T, file string) {
+// lock has the programs of a file's pipelines trusted.
+func lock(t *testing.T, file string, args ...string) {
+	t.Helper()
+	if status, out, errs := sluice(t, append([]string{"plugin", "lock", "-f", file}, args...)...); status != 0 {
+		t.Fatalf("plugin lock: status %d\n%s%s", status, out, errs)
+	}
+}
+
+// run runs a file's pipelines until the test's end. What it returns returns the log.
+func run(t *testing.T, file string) (logged func() string) {
 	t.Helper()
 	var log lockedBuffer
 	cmd := exec.Command(binary, "run", "-f", file)
@@ -125,6 +134,7 @@ func run(t *testing.T, file string) {
 		}
 		return nil
 	})
+	return log.String
 }
 
 type lockedBuffer struct {

@@ -36,6 +36,9 @@ func TestScaffolds(t *testing.T) {
 			if out, err := validate.CombinedOutput(); err != nil || !strings.Contains(string(out), kind+".fresh") {
 				t.Errorf("%v\n%s", err, out)
 			}
+			if status, out, errs := sluice(t, "plugin", "verify", "-f", filepath.Join(dir, "pipeline.hcl")); status != 0 || !strings.HasPrefix(out, "unlocked") {
+				t.Errorf("status %d\n%s%s", status, out, errs)
+			}
 		})
 	}
 }

@@ -38,7 +38,7 @@ func TestVersionsThatDoNotMatchAreRefused(t *testing.T) {
 		hostile(t, "filter-"+name)
 		hostile(t, "source-ticker")
 		config := filepath.Join(t.TempDir(), "local.hcl")
-		text := fmt.Sprintf("runner {\n  plugin_path = [%q]\n}\npipeline \"p\" {\n  source \"ticker\" {}\n  filter %q {}\n  sink \"log\" {\n    path = \"/dev/null\"\n  }\n}\n", plugins, name)
+		text := fmt.Sprintf("runner {\n  plugin_path = [%q]\n}\npipeline \"p\" {\n  source \"ticker\" {\n    unlocked = true\n  }\n  filter %q {\n    unlocked = true\n  }\n  sink \"log\" {\n    path = \"/dev/null\"\n  }\n}\n", plugins, name)
 		if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +59,7 @@ func TestLiesAreRefused(t *testing.T) {
 	t.Parallel()
 	hostile(t, "filter-lies")
 	config := filepath.Join(t.TempDir(), "local.hcl")
-	text := fmt.Sprintf("runner {\n  plugin_path = [%q]\n}\npipeline \"p\" {\n  source \"netlink\" {}\n  filter \"lies\" {\n    level = 3\n  }\n  sink \"log\" {\n    path = \"/dev/null\"\n  }\n}\n", plugins)
+	text := fmt.Sprintf("runner {\n  plugin_path = [%q]\n}\npipeline \"p\" {\n  source \"netlink\" {}\n  filter \"lies\" {\n    unlocked = true\n    level    = 3\n  }\n  sink \"log\" {\n    path = \"/dev/null\"\n  }\n}\n", plugins)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
