@@ -22,7 +22,7 @@ const (
 	maxExpectationLimit     = 1 << 20
 
 	defaultReplayRate    = 50000
-	defaultReplayRateMax = 500000
+	defaultReplayRateMax = 1000000 // some 750 Mbit/s
 )
 
 // Config is the plugin's block. None of it needs a privilege.
