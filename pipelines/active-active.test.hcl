@@ -29,6 +29,16 @@ test "flows through the firewall are replicated, those of its own and of the lin
 test "flows that the peer brought are not sent back to it" {
   pipeline = "local"
 
+  step "a dump tells of what may be anybody's" {
+    input {
+      replay = true
+      events = "[UPDATE] tcp ESTABLISHED src=10.0.0.9 dst=192.0.2.80 sport=40001 dport=443"
+    }
+    expect {
+      count = 0
+    }
+  }
+
   step "the kernel tells of what this node has put there for the peer" {
     input {
       origin = "own"
@@ -39,7 +49,10 @@ test "flows that the peer brought are not sent back to it" {
     }
     expect {
       cache  = "local.cache.memory"
-      events = "tcp src=10.0.0.7 [FOREIGN]"
+      events = <<-EOT
+        tcp src=10.0.0.7 [FOREIGN]
+        tcp src=10.0.0.9 [FOREIGN]
+      EOT
     }
   }
 

@@ -130,6 +130,28 @@ func TestCutShort(t *testing.T) {
 	}
 }
 
+// What was written a second ago has reached the file, though nobody asked for it.
+func TestMembers(t *testing.T) {
+	var file bytes.Buffer
+	w, err := NewWriter(&file, about)
+	for i, p := range packets(10) {
+		err = errors.Join(err, w.Write(time.Duration(i)*300*time.Millisecond, p, 10))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, got, _, _ := read(file.Bytes()); len(got) != 10 && len(got) < 6 {
+		t.Errorf("%d batches of 3 seconds", len(got))
+	}
+	before := file.Len()
+	if err := w.Write(3*time.Second, packets(1)[0], 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Tick(5 * time.Second); err != nil || file.Len() == before {
+		t.Errorf("nothing was written after two quiet seconds: %v", err)
+	}
+}
+
 // pack makes the file of raw frames.
 func pack(raw ...[]byte) []byte {
 	var file bytes.Buffer
