@@ -127,6 +127,7 @@ func (l *loader) loadStage(pipeline string, b *hcl.Block) *stageDraft {
 		if s.Traits = reply.Traits; s.Traits == nil {
 			s.Traits = &stagepb.Traits{}
 		}
+		l.checkNeeds(s, content.Blocks.OfType("grant"))
 	}
 	return s
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/hcl/v2"
+
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
 )
@@ -33,6 +35,15 @@ func (v *vendors) Describe(ctx context.Context, kind plugin.Kind, typ string) (*
 	return v.Catalog.Describe(ctx, kind, typ)
 }
 
+// Configure has the filter need more than trusting grants it.
+func (v *vendors) Configure(ctx context.Context, kind plugin.Kind, typ string, config []byte) (*stagepb.Configured, error) {
+	reply, err := v.Catalog.Configure(ctx, kind, typ, config)
+	if err == nil && kind == plugin.KindFilter && len(reply.Diagnostics) == 0 {
+		reply.Traits.Needs = &stagepb.Needs{Network: true, Read: []string{"/etc/acme"}}
+	}
+	return reply, err
+}
+
 const trusting = `variable "free" {
   default = true
 }
@@ -44,6 +55,10 @@ pipeline "p" {
   filter "basic" {
     name     = "one"
     unlocked = var.free
+    grant {
+      network    = true
+      read_paths = ["/etc"]
+    }
   }
   filter "basic" {
     name = "two"
@@ -78,10 +93,14 @@ func TestTrustOfStages(t *testing.T) {
 			if c == nil || c.Pipelines[0].Stages[2].SHA256 != vendorSum || c.Pipelines[0].Stages[1].SHA256 != "" || !c.Pipelines[0].Stages[1].Unlocked {
 				t.Errorf("%v, %+v", diags, c)
 			}
+			if len(diags) != 1 || diags[0].Severity != hcl.DiagWarning || diags[0].Subject.Start.Line != 17 ||
+				!strings.Contains(diags[0].Detail, `network = true; read_paths = ["/etc/acme"]`) {
+				t.Errorf("of what the filter needs and is not granted: %v", diags)
+			}
 			continue
 		}
-		if len(diags) != 1 || !strings.Contains(diags[0].Detail, want) || diags[0].Subject.Start.Line != 13 {
-			t.Errorf("%v\nwant %q at line 13 alone", diags, want)
+		if len(diags) != 1 || !strings.Contains(diags[0].Detail, want) || diags[0].Subject.Start.Line != 17 {
+			t.Errorf("%v\nwant %q at line 17 alone", diags, want)
 		}
 		if len(catalog.executed) != 1 {
 			t.Errorf("executed %q", catalog.executed) // once: for the stage that is unlocked
@@ -105,7 +124,7 @@ func TestLook(t *testing.T) {
 	if strings.Join(names, " ") != "filter-basic sink-kernel source-netlink" || first["filter-basic"].Address != "p.filter.one" || !first["filter-basic"].Unlocked {
 		t.Errorf("%q, %+v", names, first)
 	}
-	if len(s.Uses) != 4 || s.Uses[2].Unlocked || s.Uses[2].Range.Start.Line != 13 {
+	if len(s.Uses) != 4 || s.Uses[2].Unlocked || s.Uses[2].Range.Start.Line != 17 {
 		t.Errorf("%+v", s.Uses)
 	}
 	if s, _, diags := Look(t.Context(), Options{Paths: []string{filepath.Join(dir, "none")}, Environ: []string{}}, isBundled); s != nil || !diags.HasErrors() {

@@ -271,8 +271,8 @@ type Traits struct {
 
 // Needs are what a stage must be allowed to do beyond computing, and talking to
 // the runner and its neighbours. A bundled plugin is allowed what it needs; a
-// vendor's only what the administrator grants it, and a pipeline is invalid in
-// which it is granted less than it needs.
+// vendor's only what the administrator grants it, who is warned where that is
+// less than it needs.
 type Needs struct {
 	// Capabilities as in "net_admin"; see capabilities(7).
 	Capabilities []string
