@@ -3,10 +3,12 @@ package runner
 import (
 	"fmt"
 	"hash/fnv"
+	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/sluice-project/sluice/core/confine"
@@ -165,5 +167,19 @@ func (p *process) permissions() *control.Permissions {
 	return &control.Permissions{
 		User: userName(state.User), Capabilities: state.Capabilities, NoNewPrivileges: state.NoNewPrivileges, Seccomp: state.Seccomp,
 		Network: p.config.rules.Network, Read: p.config.rules.Read, Write: p.config.rules.Write, Landlock: confine.LandlockVersion(),
+	}
+}
+
+// tellLacks says in one line what the kernel can't hold stages to.
+func tellLacks(log *slog.Logger, landlock int, seccomp bool) {
+	var lacks, free []string
+	if landlock == 0 {
+		lacks, free = append(lacks, "Landlock"), append(free, "open what files their users may")
+	}
+	if !seccomp {
+		lacks, free = append(lacks, "a seccomp filter"), append(free, "make any system call, sockets included")
+	}
+	if len(lacks) > 0 {
+		log.Warn("the kernel confines stages less than it could", "lacks", strings.Join(lacks, ", "), "stages_can", strings.Join(free, ", "))
 	}
 }

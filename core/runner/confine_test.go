@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -128,4 +129,23 @@ func lineWith(text, part string) string {
 		}
 	}
 	return ""
+}
+
+func TestWhatTheKernelLacksIsOneLine(t *testing.T) {
+	for _, c := range []struct {
+		landlock int
+		seccomp  bool
+		want     string
+	}{
+		{1, true, ""},
+		{0, true, `lacks=Landlock stages_can="open what files their users may"`},
+		{6, false, `lacks="a seccomp filter" stages_can="make any system call, sockets included"`},
+		{0, false, `lacks="Landlock, a seccomp filter"`},
+	} {
+		var log bytes.Buffer
+		tellLacks(slog.New(slog.NewTextHandler(&log, nil)), c.landlock, c.seccomp)
+		if got := log.String(); !strings.Contains(got, c.want) || strings.Count(got, "level=WARN") != min(len(c.want), 1) {
+			t.Errorf("%+v: %q, want %q", c, got, c.want)
+		}
+	}
 }

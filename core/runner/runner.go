@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sluice-project/sluice/core/confine"
 	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/core/pipeline"
 )
@@ -114,6 +115,7 @@ func (r *Runner) Run(ctx context.Context, ready func()) error {
 		}
 	}()
 	r.setScheduler()
+	tellLacks(r.log, confine.LandlockVersion(), confine.SeccompSupported())
 	if err := r.start(ctx); err != nil {
 		r.killAll()
 		if ctx.Err() != nil {
