@@ -27,6 +27,7 @@ type pluginCheck struct {
 	patience      time.Duration
 	verbose       bool
 	kernel        bool
+	unconfined    bool
 }
 
 func (a *app) pluginCheck() *cobra.Command {
@@ -41,6 +42,9 @@ of a bundled plugin, as in filter-basic, is taken as well.
 What is fed is made up: flows of 10.0.0.0/8 and 2001:db8::/64. A sink does with them what it does with flows, so give it
 a configuration by which that harms nobody. A plugin that needs attributes gets them from a file that holds what
 stands within its block in a pipeline.
+
+It runs confined, as in a pipeline: with what a block "grant" in that file says, and no more. --unconfined tells what is its
+own fault from what it is not granted.
 
 The exit status is 0 if it conforms, 1 if not, and 2 if it could not be checked.
 
@@ -57,6 +61,7 @@ Checks: ` + checkNames() + `.`,
 	flags.StringArrayVar(&c.only, "only", nil, "run this `check` alone; may be repeated")
 	flags.DurationVar(&c.patience, "patience", kit.DefaultPatience, "the longest that any step but a start may take")
 	flags.BoolVar(&c.kernel, "kernel", false, "feed a sink that changes the kernel's table: best in a network namespace of its own")
+	flags.BoolVar(&c.unconfined, "unconfined", false, "let the plugin do what this process may")
 	flags.BoolVarP(&c.verbose, "verbose", "v", false, "show what the plugin logs")
 	_ = cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions(kit.Names(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -89,7 +94,7 @@ func (c *pluginCheck) options(name string) (o kit.Options, err error) {
 		o.Path, o.Name, o.Args = "/proc/self/exe", name, []string{"sluice", pluginExecName, name}
 		o.Kind, o.Type = plugin.Kind(kind), typ
 	} else if parts := pluginFile.FindStringSubmatch(filepath.Base(name)); parts != nil {
-		o.Kind, o.Type = plugin.Kind(parts[1]), parts[2]
+		o.Kind, o.Type, o.Confined = plugin.Kind(parts[1]), parts[2], !c.unconfined
 	} else {
 		return o, usageError(fmt.Sprintf("a plugin's executable is named sluice-KIND-TYPE, as in sluice-filter-mark: %s is not", name))
 	}

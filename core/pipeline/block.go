@@ -27,7 +27,9 @@ func LoadBlock(ctx context.Context, name string, text []byte, schema *stagepb.Sc
 	if err != nil {
 		return nil, nil, l.files, append(diags, failure("Bad schema", "The plugin's schema can't be used: "+err.Error()+".", &header))
 	}
-	block, more := l.scope.decode(file.Body, header, spec)
+	_, rest, more := file.Body.PartialContent(commonSchema)
+	diags = append(diags, more...)
+	block, more := l.scope.decode(rest, header, spec)
 	if diags = append(diags, more...); diags.HasErrors() {
 		return nil, nil, l.files, diags
 	}
@@ -40,6 +42,25 @@ func LoadBlock(ctx context.Context, name string, text []byte, schema *stagepb.Sc
 		reply.Traits = &stagepb.Traits{}
 	}
 	return block.json, reply.Traits, l.files, diags
+}
+
+// LoadGrant decodes the grant block within a stage's block, or returns the default.
+// Nothing else of the text is looked at.
+func LoadGrant(ctx context.Context, name string, text []byte) (*Grant, Files, hcl.Diagnostics) {
+	l := newLoader(ctx, Options{Environ: os.Environ()})
+	file, diags := hclsyntax.ParseConfig(text, name, hcl.InitialPos)
+	l.files[name] = file
+	l.add(diags)
+	grant := DefaultGrant()
+	if diags.HasErrors() {
+		return &grant, l.files, l.diags
+	}
+	content, _, diags := file.Body.PartialContent(commonSchema)
+	l.add(diags)
+	if blocks := content.Blocks.OfType("grant"); len(blocks) > 0 {
+		return l.decodeGrant(blocks[0]), l.files, l.diags
+	}
+	return &grant, l.files, l.diags
 }
 
 // CheckSchema says what is wrong with a plugin's schema, if a pipeline could not

@@ -76,6 +76,11 @@ func (l *loader) loadGrant(s *stageDraft, blocks hcl.Blocks) {
 	for _, other := range blocks[1:] {
 		l.add(hcl.Diagnostics{failure("Duplicate grant block", fmt.Sprintf("The stage has a grant block already, at %s.", b.DefRange), &other.DefRange)})
 	}
+	s.Grant = l.decodeGrant(b)
+}
+
+func (l *loader) decodeGrant(b *hcl.Block) *Grant {
+	grant := DefaultGrant()
 	spec, err := specOf(schemaOf(&grant))
 	if err != nil {
 		panic(err) // our own schema
@@ -84,5 +89,5 @@ func (l *loader) loadGrant(s *stageDraft, blocks hcl.Blocks) {
 	l.add(diags)
 	config, reply := plugin.Configure(grantDefinition, block.json)
 	l.add(l.scope.point(reply.Diagnostics, b.Body, b.DefRange, block))
-	s.Grant = config.(*Grant)
+	return config.(*Grant)
 }

@@ -34,3 +34,15 @@ func StageProbe(p Plugins, conf *pipeline.Stage, log *slog.Logger) (ProbeConfig,
 	}
 	return c, err
 }
+
+// Confined returns what a probe of a vendor's program is started by that is to run
+// as in a pipeline: as a copy, under the rules of a grant. Nothing need be locked: whoever
+// names a program to probe means it.
+func (c ProbeConfig) Confined(grant *pipeline.Grant) (_ ProbeConfig, err error) {
+	if !confined {
+		return c, nil
+	}
+	c.vendors = &pipeline.Stage{Unlocked: true}
+	c.rules, err = vendorRules(&probed, "probe", grant)
+	return c, err
+}

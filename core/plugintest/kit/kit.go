@@ -32,6 +32,10 @@ type Options struct {
 	Block     []byte
 	BlockName string
 
+	// Confined has it run as a vendor's plugin does in a pipeline: with what the
+	// block's grant block says, and no more.
+	Confined bool
+
 	// Kernel allows a sink that changes the kernel's table to be fed: what the kit
 	// makes up then goes there.
 	Kernel bool
@@ -188,7 +192,8 @@ type session struct {
 	config      []byte
 	traits      *stagepb.Traits
 	events      []identity // of the data check: what passed
-	lines       uint64     // of its log that were too many, in all
+	base        runner.ProbeConfig
+	lines       uint64 // of its log that were too many, in all
 }
 
 // Check runs the checks. The report is nil if the executable can't be checked at
@@ -207,7 +212,11 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 	} else if !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 		return nil, fmt.Errorf("%s is no executable file", o.Path)
 	}
-	s, r, begun := &session{options: o, ctx: ctx}, &Report{Name: cmp.Or(o.Name, filepath.Base(o.Path)), Path: o.Path, Conforms: true}, time.Now()
+	base, err := o.probe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, r, begun := &session{options: o, ctx: ctx, base: base}, &Report{Name: cmp.Or(o.Name, filepath.Base(o.Path)), Path: o.Path, Conforms: true}, time.Now()
 	for _, c := range checks {
 		if c.name == "schema" && s.description != nil {
 			if err := s.loadBlock(); err != nil {
@@ -284,10 +293,22 @@ func (s *session) probe(outputs int) runner.ProbeConfig {
 	if kind == plugin.KindSink {
 		outputs = 0
 	}
-	return runner.ProbeConfig{
-		Path: s.options.Path, Args: s.options.Args, Kind: s.options.Kind, Type: s.options.Type,
-		Input: kind != plugin.KindSource, Outputs: outputs, Log: s.options.Log,
+	c := s.base
+	c.Input, c.Outputs = kind != plugin.KindSource, outputs
+	return c
+}
+
+// probe says how the plugin is started, whatever it is.
+func (o *Options) probe(ctx context.Context) (runner.ProbeConfig, error) {
+	c := runner.ProbeConfig{Path: o.Path, Args: o.Args, Kind: o.Kind, Type: o.Type, Log: o.Log}
+	if !o.Confined {
+		return c, nil
 	}
+	grant, files, diags := pipeline.LoadGrant(ctx, cmp.Or(o.BlockName, "block"), o.Block)
+	if diags.HasErrors() {
+		return c, &BlockError{files, diags}
+	}
+	return c.Confined(grant)
 }
 
 // launch starts a process that is not a stage yet.
