@@ -17,6 +17,11 @@ import (
 
 // pipelines is a configuration with every kind of stage, and what needs privilege.
 const pipelines = `
+runner {
+  metrics {
+    listen = "127.0.0.1:9783"
+  }
+}
 pipeline "local" {
   source "netlink" {}
   filter "basic" {
@@ -104,6 +109,7 @@ func TestPackage(t *testing.T) {
 		t.Error(out)
 	}
 	m.reload("")
+	m.prometheus()
 	m.instance()
 
 	// An upgrade, here to the same version, restarts it.
@@ -209,6 +215,34 @@ func (m *machine) reload(instance string) {
 	m.run("rm", dir+"/more.hcl")
 	m.run("systemctl", "reload", unit)
 	ended(2, 1, "done")
+}
+
+// prometheus has the Prometheus of this machine, if there is one, run what the
+// package has for it: it scrapes the service, and loads the alerts.
+func (m *machine) prometheus() {
+	m.t.Helper()
+	if !m.has("/usr/bin/prometheus") {
+		m.t.Log("prometheus is not installed: nothing scrapes the service")
+		return
+	}
+	const address = "127.0.0.1:9090"
+	m.write("/etc/hosts", "127.0.0.1 localhost fw1.example fw2.example\n")
+	const dir = "/usr/share/doc/sluice/contrib/prometheus/"
+	m.write(dir+"test.yml", "global: {scrape_interval: 1s}\n"+m.read(dir+"prometheus.yml"))
+	m.run("systemd-run", "--unit=scraper", "prometheus", "--config.file="+dir+"test.yml",
+		"--storage.tsdb.path=/tmp/prometheus", "--web.listen-address="+address)
+	for query, want := range map[string]string{
+		"sluice_ready": `instance="fw1.example:9783"`,
+		`sluice_config_reloads_total{result="done"}`: "=> 2 @",
+		"count(sluice_stage_answered == 1)":          "=> 8 @",
+	} {
+		m.await(want, "promtool", "query", "instant", "http://"+address, query)
+	}
+	if out := m.run("curl", "-s", "http://"+address+"/api/v1/rules"); !strings.Contains(out, `"SluiceNotReady"`) {
+		m.t.Errorf("the alerts are not loaded: %s", out)
+	}
+	m.run("systemctl", "stop", "scraper")
+	m.run("rm", dir+"test.yml")
 }
 
 // instance runs a second runner, in a network namespace.
