@@ -20,7 +20,7 @@ const microsASecond = 1e6
 
 // A histogram counts observations by size. It may be read while another
 // goroutine observes. An observation costs two atomic additions: once a batch,
-// never once an event.
+// never once an event. One that newHistogram did not make observes nothing.
 type histogram struct {
 	counts []atomic.Uint64 // one a bound, and one for what is above all
 	sum    atomic.Uint64
@@ -31,6 +31,9 @@ func newHistogram(bounds []uint64) histogram {
 }
 
 func (h *histogram) observe(bounds []uint64, v uint64) {
+	if h.counts == nil {
+		return
+	}
 	i := 0
 	for i < len(bounds) && v > bounds[i] {
 		i++

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -30,15 +32,35 @@ func (r *Runner) setScheduler() {
 	r.log.Info("scheduler set", "scheduler", scheduler())
 }
 
-// schedule goes through the threads until a round finds none to change: those
-// that were started meanwhile may be children of one that was not changed yet.
+// schedule has the runtime set all its threads at once, between which none is
+// started. It can't in a program with C in it, as a test may be: then it goes
+// through the threads until several rounds find none to change, since one that is
+// being started by another that was not changed yet can't be seen for a moment.
 func schedule(c *pipeline.Scheduler) error {
-	want := unix.SchedAttr{Policy: policies[c.Type], Priority: uint32(c.Priority), Nice: int32(c.Nice)}
-	const rounds = 100
+	want := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policies[c.Type], Priority: uint32(c.Priority), Nice: int32(c.Nice)}
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_SCHED_SETATTR, 0, uintptr(unsafe.Pointer(&want)), 0)
+	switch errno {
+	case 0:
+		return nil
+	case unix.ENOTSUP:
+		return scheduleEach(&want)
+	}
+	return fmt.Errorf("scheduler: sched_setattr: %w", errno)
+}
+
+func scheduleEach(want *unix.SchedAttr) error {
+	const rounds, enough = 100, 10
+	quiet := 0
 	for range rounds {
-		changed, err := scheduleAll(&want)
-		if err != nil || !changed {
+		changed, err := scheduleAll(want)
+		if err != nil {
 			return err
+		}
+		if quiet++; changed {
+			quiet = 0
+		}
+		if quiet == enough {
+			return nil
 		}
 	}
 	return fmt.Errorf("scheduler: threads were started faster than they could be set, %d times", rounds)

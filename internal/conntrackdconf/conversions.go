@@ -419,6 +419,9 @@ func (c *converter) finish() {
 		return
 	}
 	c.standard("runner.lock_file", cty.StringVal("/var/lock/conntrack.lock"), theirs)
+	// With a Scheduler, that has written both.
+	c.standard("runner.scheduler.type", cty.StringVal("rr"), theirs)
+	c.standard("runner.scheduler.priority", cty.NumberIntVal(1), "conntrackd takes 99; 1 comes before all that is not real-time")
 	if !c.slot("local.source.overrun_resync").wanted {
 		c.standard("local.source.overrun_resync", cty.StringVal("30s"), theirs)
 	}

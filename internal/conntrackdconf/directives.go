@@ -92,7 +92,7 @@ var table = []row{
 	{at(general), newSyntax("NetlinkEventsReliable on|off|yes|no"), "`reliable` of local.source.netlink", "Without it `false` is written, conntrackd's default.", toggle("local.source.reliable")},
 	{at(general), newSyntax("PollSecs SECONDS"), "`poll` of local.source.netlink", "Sluice reads the table beside the events; conntrackd reads it instead of them.", (*converter).poll},
 	{at(general), newSyntax("EventIterationLimit NUMBER"), "", "Not needed: every stage is a process of its own.", unneeded("local.source.end", "every stage is a process of its own", "Nothing is to be done: events never keep another stage waiting.")},
-	{at(general), newSyntax("Scheduler { }"), "`scheduler` of runner", "Without it conntrackd takes RR, 99; Sluice is scheduled as whoever starts it.", (*converter).scheduler},
+	{at(general), newSyntax("Scheduler { }"), "`scheduler` of runner", "Without it `\"rr\"` and 1 are written: conntrackd takes RR, 99.", (*converter).scheduler},
 	{at("General/Scheduler"), newSyntax("Type NAME"), "`scheduler { type }` of runner", "Without it `\"rr\"` is written, conntrackd's default.", (*converter).schedulerType},
 	{at("General/Scheduler"), newSyntax("Priority NUMBER"), "`scheduler { priority }` of runner", "Without it 99 is written, conntrackd's default.", ranged(1, 99, "runner.scheduler.priority")},
 
