@@ -172,6 +172,18 @@ func (p *Probe) Receive(ctx context.Context, output int) ([]byte, error) {
 	}
 }
 
+// Empty says whether all that the stage has sent on an output was received.
+func (p *Probe) Empty(output int) (empty bool) {
+	withFD(p.outputs[output].read, func(fd int) {
+		n, err := 0, error(unix.EINTR)
+		for err == unix.EINTR {
+			n, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		}
+		empty = n == 0 && err == nil
+	})
+	return empty
+}
+
 // awaitEdge waits until an end of an edge can be written to or read from.
 func awaitEdge(ctx context.Context, e *edge, events int16) error {
 	file := e.read

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -181,11 +182,18 @@ func (s *session) fanOut() error {
 	}
 	defer s.end(stage)
 	stage.Collect(1)
-	if err := stage.Feed(fullPackets(backpressureBatches)...); err != nil {
-		return fmt.Errorf("one of two outputs is full: %w", err)
-	}
-	if err := stage.AwaitRead(); err != nil {
-		return fmt.Errorf("one of two outputs is full: %w", err)
+	// Less at a time than an edge holds, or the other output may be full, too.
+	for some := range slices.Chunk(fullPackets(backpressureBatches), backpressureBatches/12) {
+		err := stage.Feed(some...)
+		if err == nil {
+			err = stage.AwaitRead()
+		}
+		if err == nil {
+			err = stage.await("what came out of the other output", func() bool { return stage.Empty(1) })
+		}
+		if err != nil {
+			return fmt.Errorf("one of two outputs is full: %w", err)
+		}
 	}
 	n, err := stage.Numbers()
 	if err != nil {
