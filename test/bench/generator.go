@@ -74,7 +74,7 @@ func (g *generator) Connect(n, rate int) (elapsed time.Duration, err error) {
 }
 
 func (g *generator) connect(n, rate int) (elapsed time.Duration, err error) {
-	if err := asInterrupts(); err != nil {
+	if err := pin(); err != nil {
 		return 0, err
 	}
 	random := rand.New(rand.NewPCG(1, uint64(g.next)))
@@ -109,17 +109,14 @@ func (g *generator) connect(n, rate int) (elapsed time.Duration, err error) {
 	return elapsed, nil
 }
 
-// asInterrupts makes the calling thread send packets as a network card hands
-// them over: on one CPU, which keeps their order, when they are due, whatever else
-// runs there, and leaving the CPU to others in between.
-func asInterrupts() error {
+// pin keeps the calling thread on one CPU, so that packets keep their order. It
+// has the ordinary priority, as the kernel's own threads that process packets
+// have: what is real-time comes before it.
+func pin() error {
 	var one unix.CPUSet
 	one.Set(0)
 	if err := unix.SchedSetaffinity(0, &one); err != nil {
 		return fmt.Errorf("bench: pin the generator: %w", err)
-	}
-	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 99}, 0); err != nil {
-		return fmt.Errorf("bench: real-time scheduling for the generator: %w", err)
 	}
 	return nil
 }
