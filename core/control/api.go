@@ -142,7 +142,16 @@ type StageStatus struct {
 
 	May *Permissions `json:"may,omitempty"` // what its process may do, while there is one
 
+	Program *Program `json:"program,omitempty"` // of a vendor's plugin
+
 	Peers []PeerStatus `json:"peers,omitempty"` // that a source hears
+}
+
+// A Program is what a stage of a vendor's plugin executes.
+type Program struct {
+	Path   string `json:"path"`   // where it lay when the configuration was read
+	SHA256 string `json:"sha256"` // of what is executed
+	Lock   string `json:"lock"`   // locked, or unlocked: the stage says unlocked = true
 }
 
 // Permissions are what a stage may do.

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-project/sluice/core/confine"
+	"github.com/sluice-project/sluice/core/control"
 	"github.com/sluice-project/sluice/core/pipeline"
 )
 
@@ -136,6 +137,19 @@ func (i *image) check(s *pipeline.Stage) error {
 
 // image returns the program of the stage at a place; nil: it is bundled.
 func (p *place) image() *image { return p.graph.images[string(p.conf.Kind)+"-"+p.conf.Type] }
+
+// programStatus tells of the program of a vendor's stage; nil: it is bundled.
+func (p *place) programStatus() *control.Program {
+	i := p.image()
+	if i == nil {
+		return nil
+	}
+	status := &control.Program{Path: i.path, SHA256: i.sum, Lock: "locked"}
+	if p.conf.Unlocked {
+		status.Lock = "unlocked"
+	}
+	return status
+}
 
 // program returns what to execute for the stage at a place: of a vendor's, the
 // image, wherever the file has gone.

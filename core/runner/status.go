@@ -96,6 +96,7 @@ func (s *stage) status() control.StageStatus {
 		c.CPUSeconds, c.MemoryBytes = usage(c.PID)
 		c.May = s.proc.permissions()
 	}
+	c.Program = s.at().programStatus()
 	if s.statistics != nil {
 		addReply(&c, s.statistics)
 	}

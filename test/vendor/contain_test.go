@@ -32,6 +32,11 @@ func TestHostilePluginsAreContained(t *testing.T) {
 		"floods-log":  "floods its log",
 		"floods-data": "sends more than it is given",
 		"malformed":   "sends what is no batch",
+		"hog":         "out of memory",
+		"forks":       "no fork: operation not permitted",
+	}
+	if os.Getuid() == 0 { // only a user of its own has a limit
+		named["threads"] = "fatal error: newosproc"
 	}
 	client := runHostile(t, named)
 	var before uint64
@@ -93,7 +98,11 @@ func runHostile(t *testing.T, named map[string]string) *control.Client {
 	}
 	for name := range named {
 		hostile(t, "filter-"+name)
-		pipeline("p-"+name, fmt.Sprintf("%q {}", name))
+		block := ""
+		if name == "hog" { // less than by default, to be sooner at its end
+			block = "\n    grant {\n      memory = \"256MiB\"\n    }\n  "
+		}
+		pipeline("p-"+name, fmt.Sprintf("%q {%s}", name, block))
 	}
 	file := filepath.Join(dir, "all.hcl")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {

@@ -60,6 +60,10 @@ func TestOnlyLockedBytesRun(t *testing.T) {
 	plugin := filepath.Join(dir, "sluice-source-ticker")
 	old := sumOf(t, plugin)
 	first := runsBytes(t, client, 0, old)
+	status, out, errs := sluice(t, "status", "--socket", socket)
+	if status != 0 || !strings.Contains(out, "\n    locked: "+old[:12]+"\n") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
+	}
 
 	copyOf(t, "source-ticker", dir, "two")
 	if err := unix.Kill(first, unix.SIGKILL); err != nil {
@@ -87,7 +91,7 @@ func TestOnlyLockedBytesRun(t *testing.T) {
 	if err := os.Remove(plugin); err != nil {
 		t.Fatal(err)
 	}
-	status, out, errs := sluice(t, "plugin", "verify", "-f", file)
+	status, out, errs = sluice(t, "plugin", "verify", "-f", file)
 	if status != 1 || !strings.HasPrefix(out, "missing  source-ticker  There is no executable sluice-source-ticker in "+dir) {
 		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
@@ -168,6 +172,10 @@ func TestUnlockedIsAWarning(t *testing.T) {
 	if text := log(); !strings.Contains(text, "level=WARN msg=\"a vendor's program is executed that no lock file vouches for: the stage says unlocked = true\" stage=one.source.ticker path="+
 		filepath.Join(plugins, "sluice-source-ticker")+" sha256="+sumOf(t, hostile(t, "source-ticker"))) {
 		t.Error(text)
+	}
+	if status, out, errs := sluice(t, "status", "--socket", filepath.Join(dir, "s")); status != 0 ||
+		!strings.Contains(out, "\n    unlocked: "+sumOf(t, hostile(t, "source-ticker"))[:12]+" of "+filepath.Join(plugins, "sluice-source-ticker")+"\n") {
+		t.Errorf("status %d\n%s%s", status, out, errs)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "sluice.lock.hcl")); err == nil {
 		t.Error("there is a lock file")

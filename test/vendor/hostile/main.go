@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -159,12 +160,34 @@ func (h *hostile) Filter(*flow.Event) plugin.Verdict {
 		panic("no memory of what happened")
 	case h.typ == "malformed":
 		_ = unix.Send(outputFD, []byte("this is no batch"), 0)
+	case h.typ == "hog": // all the memory that there is
+		piece := make([]byte, 4<<20)
+		for i := range piece {
+			piece[i] = 1
+		}
+		h.hoard = append(h.hoard, piece)
+	case h.typ == "threads": // a bomb of them
+		for range 1000 {
+			go func() { runtime.LockOSThread(); _ = unix.Nanosleep(&unix.Timespec{Sec: 3600}, nil) }()
+		}
+	case h.typ == "forks": // a bomb of processes
+		fork()
 	case h.typ == "greedy" && len(h.hoard) < 1<<16: // 256 MiB: enough to be seen, and no more
 		piece := make([]byte, 4096)
 		piece[0] = 1
 		h.hoard = append(h.hoard, piece)
 	}
 	return plugin.Pass
+}
+
+// fork makes a process that ends at once, where it can.
+func fork() {
+	switch pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0); {
+	case errno != 0:
+		panic(fmt.Sprintf("no fork: %v", errno))
+	case pid == 0:
+		unix.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+	}
 }
 
 // ticker makes an event each millisecond.

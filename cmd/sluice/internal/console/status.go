@@ -118,6 +118,9 @@ func (s *screen) pipeline(p control.PipelineStatus, o Options) {
 	}
 	for _, stage := range p.Stages {
 		t.add(stageRow(stage, p.Name, o.Now)...)
+		if stage.Program != nil {
+			t.add(programLine(stage.Program))
+		}
 		if stage.LastError != "" {
 			t.add(cell{"    last error: " + stage.LastError, red})
 		}
@@ -129,6 +132,15 @@ func (s *screen) pipeline(p control.PipelineStatus, o Options) {
 		}
 	}
 	s.table(t)
+}
+
+// programLine says of a vendor's stage whether a lock file vouches for what it executes.
+func programLine(p *control.Program) cell {
+	sum := p.SHA256[:min(12, len(p.SHA256))] // as `sluice plugin list` has it
+	if p.Lock == "locked" {
+		return cell{"    locked: " + sum, plain}
+	}
+	return cell{fmt.Sprintf("    %s: %s of %s", p.Lock, sum, p.Path), yellow}
 }
 
 func stageRow(stage control.StageStatus, pipeline string, now time.Time) []cell {
