@@ -66,7 +66,10 @@ type loader struct {
 
 	policy     trust.Policy
 	lockBroken bool // there is a lock file and it can't be read
-	bundled    func(plugin.Kind, string) bool
+	// runnerBroken: something is wrong with the runner block, and others' plugins
+	// are not asked, since it may demand signatures, and has their folder.
+	runnerBroken bool
+	bundled      func(plugin.Kind, string) bool
 }
 
 func newLoader(ctx context.Context, o Options) *loader {

@@ -77,6 +77,7 @@ func (l *loader) loadRunner(blocks hcl.Blocks) Runner {
 		return DefaultRunner()
 	}
 	for _, b := range blocks[1:] {
+		l.runnerBroken = true
 		l.add(hcl.Diagnostics{failure("Duplicate runner block",
 			fmt.Sprintf("There is a runner block already, at %s.", blocks[0].DefRange), &b.DefRange)})
 	}
@@ -91,6 +92,7 @@ func (l *loader) loadRunner(blocks hcl.Blocks) Runner {
 	diags = l.scope.point(reply.Diagnostics, b.Body, b.DefRange, block)
 	l.add(diags)
 	if !block.complete || diags.HasErrors() {
+		l.runnerBroken = true
 		return DefaultRunner()
 	}
 	return *config.(*Runner)

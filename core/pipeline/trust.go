@@ -50,8 +50,7 @@ func (l *loader) lockFile(r *Runner) string {
 	return filepath.Join(first, trust.FileName)
 }
 
-// isTrusted says whether a stage's plugin may be executed, and notes by what. A
-// plugin that there is not is.
+// isTrusted says whether a stage's plugin may be executed, and notes by what.
 func (l *loader) isTrusted(s *stageDraft, unlocked *hcl.Attribute) bool {
 	if unlocked != nil {
 		s.Unlocked = l.isUnlocked(s, unlocked)
@@ -59,9 +58,16 @@ func (l *loader) isTrusted(s *stageDraft, unlocked *hcl.Attribute) bool {
 	if l.plugins.Bundled(s.Kind, s.Type) {
 		return true
 	}
+	if l.runnerBroken {
+		return false // what it says of plugins is not known
+	}
 	path, sum, err := l.plugins.Program(s.Kind, s.Type)
-	if err != nil || s.Unlocked {
-		return true // asking it tells
+	if err != nil { // asking it would be to look again, and to find what nobody has judged
+		l.add(hcl.Diagnostics{l.pluginError(s, err, &s.typeRange)})
+		return false
+	}
+	if s.Unlocked {
+		return true
 	}
 	s.SHA256 = sum
 	why := l.policy.Judge(s.plugin(), sum)

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ import (
 type vendors struct {
 	Catalog
 	executed []string
+	fails    error // of Program
 }
 
 const vendorSum = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -26,7 +28,7 @@ func isBundled(kind plugin.Kind, _ string) bool { return kind != plugin.KindFilt
 
 func (v *vendors) Bundled(kind plugin.Kind, typ string) bool { return isBundled(kind, typ) }
 func (v *vendors) Program(kind plugin.Kind, typ string) (path, sum string, err error) {
-	return "/p/sluice-" + string(kind) + "-" + typ, vendorSum, nil
+	return "/p/sluice-" + string(kind) + "-" + typ, vendorSum, v.fails
 }
 func (v *vendors) Describe(ctx context.Context, kind plugin.Kind, typ string) (*stagepb.Description, error) {
 	if kind == plugin.KindFilter {
@@ -108,6 +110,38 @@ func TestTrustOfStages(t *testing.T) {
 	}
 }
 
+// While it is not known what a runner demands of plugins none is executed; nor is one
+// that could not be looked at, which may be there a moment later.
+func TestNoTrustWithoutARunner(t *testing.T) {
+	for text, want := range map[string]string{
+		"runner {\n  lock_keys = [\"AAAA\"]\n}": "can't be a key",
+		"runner {\n  no = 1\n}":                 `"no"`,
+		"runner {}\nrunner {}":                  "runner block already",
+		"locals {}":                             "can't be asked: not yet",
+	} {
+		dir := t.TempDir()
+		for name, content := range map[string]string{
+			"p.hcl": text + "\npipeline \"p\" {\n  source \"netlink\" {}\n  filter \"basic\" {}\n  sink \"kernel\" {}\n}\n",
+			// What it is locked to without the runner block, or beside it.
+			"sluice.lock.hcl": "plugin \"filter-basic\" {\n  sha256 = \"" + vendorSum + "\"\n}\n",
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		catalog := &vendors{Catalog: Local(testPlugins...)}
+		if text == "locals {}" {
+			catalog.fails = errors.New("not yet")
+		}
+		c, _, diags := Load(t.Context(), Options{
+			Paths: []string{dir}, Environ: []string{}, Catalog: func(Runner) (Catalog, error) { return catalog, nil },
+		})
+		if c != nil || len(diags) != 1 || !strings.Contains(diags[0].Detail, want) || len(catalog.executed) > 0 {
+			t.Errorf("%s\nexecuted %q, %v\nwant %q", text, catalog.executed, diags, want)
+		}
+	}
+}
+
 // What is used is found without a look into the stages' blocks.
 func TestLook(t *testing.T) {
 	dir := t.TempDir()
@@ -129,5 +163,15 @@ func TestLook(t *testing.T) {
 	}
 	if s, _, diags := Look(t.Context(), Options{Paths: []string{filepath.Join(dir, "none")}, Environ: []string{}}, isBundled); s != nil || !diags.HasErrors() {
 		t.Errorf("%v, %+v", diags, s)
+	}
+}
+
+func TestTextForTerminals(t *testing.T) {
+	var out strings.Builder
+	detail := "one\x1b]0;title\x07\u009b2J\n\ttwo"
+	d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "No\x1b[2J", Detail: detail}
+	if err := WriteText(&out, nil, hcl.Diagnostics{d}); err != nil || d.Detail != detail ||
+		!strings.Contains(out.String(), "one?]0;title??2J\n\ttwo") || strings.ContainsAny(out.String(), "\x1b\x07\u009b") {
+		t.Errorf("%v\n%q", err, out.String())
 	}
 }
