@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -70,9 +71,16 @@ func (u usageError) Error() string { return string(u) }
 // errReported ends a command whose failure has been shown already.
 var errReported = errors.New("failed")
 
-// oneLine joins the lines of errors that were joined.
+// oneLine joins the lines of errors that were joined. What else a terminal would obey
+// is left out: a plugin or a peer may have said it.
 func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
+	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\t' {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 // twoDashes lets the long flags that hands know from Terraform be written with

@@ -219,3 +219,18 @@ func await(t *testing.T, what string, f func() bool) {
 		time.Sleep(10 * time.Millisecond)
 	}
 }
+
+func TestErrorsAreOneLine(t *testing.T) {
+	err := errors.Join(errors.New("the plugin said \x1b[2Jall is well\u009b0m"), errors.New("a\tb"))
+	if got, want := oneLine(err), "the plugin said ?[2Jall is well?0m; a\tb"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestVersionsThatAreShown(t *testing.T) {
+	for version, want := range map[string]bool{"v1.2.3-0.20260101+dirty": true, "v1\x1b[2J": false, "v1 v2": false, strings.Repeat("1", 129): false} {
+		if isWord(version) != want {
+			t.Errorf("%q: %v", version, !want)
+		}
+	}
+}

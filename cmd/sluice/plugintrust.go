@@ -101,13 +101,24 @@ func (p *trustedPlugin) identify(s *pipeline.Survey, kind plugin.Kind, typ strin
 }
 
 // versionOf returns the version that the go command put into a program; "": it is
-// of another language, or of no release.
-func versionOf(path string) string {
+// of another language, or of no release. The program may be a hostile one, for
+// which the readers of its format are not made: they may panic.
+func versionOf(path string) (version string) {
+	defer func() {
+		if recover() != nil {
+			version = ""
+		}
+	}()
 	info, err := buildinfo.ReadFile(path)
-	if err != nil || info.Main.Version == "(devel)" {
+	if err != nil || info.Main.Version == "(devel)" || !isWord(info.Main.Version) {
 		return ""
 	}
 	return info.Main.Version
+}
+
+// isWord says whether a version can be shown: it is as the program says.
+func isWord(version string) bool {
+	return len(version) <= 128 && !strings.ContainsFunc(version, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // vendors returns the plugins of the survey that are not bundled, by name.

@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxImage is the largest program that is executed, in bytes.
+// maxImage is more than the largest program that is executed has, in bytes.
 const maxImage = 1 << 30
 
 // OpenImage returns a copy of a program that nobody can change any more, and the
 // SHA-256 of the copy: for Rules.Image.
 func OpenImage(path string) (image *os.File, sum string, err error) {
-	from, err := os.Open(path)
+	from, err := openProgram(path)
 	if err != nil {
 		return nil, "", err
 	}
@@ -27,11 +27,7 @@ func OpenImage(path string) (image *os.File, sum string, err error) {
 		return nil, "", fmt.Errorf("copy of %s: %w", path, err)
 	}
 	image = os.NewFile(uintptr(fd), path)
-	hash := sha256.New()
-	n, err := io.Copy(io.MultiWriter(image, hash), io.LimitReader(from, maxImage))
-	if err == nil && n == maxImage {
-		err = errors.New("too large for a program")
-	}
+	sum, err = sumWhile(image, from)
 	if err == nil {
 		_, err = unix.FcntlInt(image.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
 	}
@@ -39,21 +35,45 @@ func OpenImage(path string) (image *os.File, sum string, err error) {
 		image.Close()
 		return nil, "", fmt.Errorf("copy of %s: %w", path, err)
 	}
-	return image, hex.EncodeToString(hash.Sum(nil)), nil
+	return image, sum, nil
+}
+
+// openProgram opens a file, and nothing else that there may be by the time: a
+// named pipe would be waited for, and a device has no end.
+func openProgram(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		file.Close()
+		return nil, errors.Join(err, fmt.Errorf("%s is no regular file", path))
+	}
+	return file, nil
+}
+
+// sumWhile copies a program and returns the SHA-256 of what was copied.
+func sumWhile(to io.Writer, from io.Reader) (string, error) {
+	hash := sha256.New()
+	n, err := io.Copy(io.MultiWriter(to, hash), io.LimitReader(from, maxImage))
+	if err == nil && n == maxImage {
+		err = errors.New("too large for a program")
+	}
+	return hex.EncodeToString(hash.Sum(nil)), err
 }
 
 // Sum returns the SHA-256 of a program, as OpenImage does.
 func Sum(path string) (string, error) {
-	from, err := os.Open(path)
+	from, err := openProgram(path)
 	if err != nil {
 		return "", err
 	}
 	defer from.Close()
-	hash := sha256.New()
-	if _, err := io.Copy(hash, io.LimitReader(from, maxImage)); err != nil {
+	sum, err := sumWhile(io.Discard, from)
+	if err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}
-	return hex.EncodeToString(hash.Sum(nil)), nil
+	return sum, nil
 }
 
 // memfd asks for an executable file: since Linux 6.3 a system may have others by

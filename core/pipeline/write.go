@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
 	"golang.org/x/sys/unix"
@@ -15,7 +16,24 @@ import (
 // NO_COLOR is set; elsewhere lines end where their text ends.
 func WriteText(w io.Writer, files Files, diags hcl.Diagnostics) error {
 	width, colour := terminal(w)
-	return hcl.NewDiagnosticTextWriter(w, files, width, colour).WriteDiagnostics(diags)
+	shown := make(hcl.Diagnostics, len(diags))
+	for i, d := range diags {
+		one := *d
+		one.Summary, one.Detail = printable(d.Summary), printable(d.Detail)
+		shown[i] = &one
+	}
+	return hcl.NewDiagnosticTextWriter(w, files, width, colour).WriteDiagnostics(shown)
+}
+
+// printable keeps a plugin, part of whose words these may be, from writing to the
+// terminal more than text.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 // terminal returns the width of a terminal, 0 if w is none.

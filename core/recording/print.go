@@ -6,7 +6,9 @@ import (
 	"io"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sluice-project/sluice/core/flow"
 )
@@ -146,7 +148,7 @@ func (a About) String() string {
 	if a.Anonymized {
 		text += "; addresses are not the real ones"
 	}
-	return text
+	return plain(text)
 }
 
 // String says for people how a recording ended.
@@ -155,5 +157,15 @@ func (e *End) String() string {
 	if e.Lost > 0 {
 		text += fmt.Sprintf("; %d events that passed are missing", e.Lost)
 	}
-	return text
+	return plain(text)
+}
+
+// plain makes one line of it that moves no cursor: a recording may be from anywhere.
+func plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
 }

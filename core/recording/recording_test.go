@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -407,4 +408,24 @@ func BenchmarkWrite(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/10, "ns/event")
 	b.ReportMetric(float64(w.Size())/float64(b.N)/10, "B/event")
+}
+
+// What a recording says of itself is not for the terminal to obey.
+func TestPrintIsPlain(t *testing.T) {
+	var file, out bytes.Buffer
+	w, err := NewWriter(&file, About{Node: "fw\x1b[2J\n# forged", Stage: "a\u009b0m", Edge: "output"})
+	if err == nil {
+		err = w.Close("over\r\x07", 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewReader(&file)
+	if err == nil {
+		err = (&Printer{Out: &out}).Print(r)
+	}
+	text := strings.ReplaceAll(out.String(), "\n", "")
+	if err != nil || strings.Count(out.String(), "\n") != 2 || strings.ContainsFunc(text, unicode.IsControl) || !strings.Contains(text, "fw?[2J?# forged") {
+		t.Errorf("%v\n%q", err, out.String())
+	}
 }

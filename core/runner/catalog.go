@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-project/sluice/core/pipeline"
 	"github.com/sluice-project/sluice/core/plugin"
 	"github.com/sluice-project/sluice/core/plugin/stagepb"
+	"github.com/sluice-project/sluice/core/trust"
 )
 
 // Plugins says where plugins are found.
@@ -71,7 +72,10 @@ func (p Plugins) types(kind plugin.Kind) (types []string) {
 	for _, dir := range p.Path {
 		found, _ := filepath.Glob(filepath.Join(dir, "sluice-"+string(kind)+"-*"))
 		for _, path := range found {
-			types = append(types, strings.TrimPrefix(filepath.Base(path), "sluice-"+string(kind)+"-"))
+			// What a name can't be is no plugin: a copy that is being installed, or a trap for terminals.
+			if name := strings.TrimPrefix(filepath.Base(path), "sluice-"); trust.IsPlugin(name) {
+				types = append(types, strings.TrimPrefix(name, string(kind)+"-"))
+			}
 		}
 	}
 	slices.Sort(types)

@@ -93,3 +93,16 @@ func TestImagesAreShared(t *testing.T) {
 		t.Error("what nobody has is still open")
 	}
 }
+
+// What can't be named in a pipeline is no plugin, whatever it is called.
+func TestFoundHaveNames(t *testing.T) {
+	p, _, path := oneVendor(t, "one")
+	for _, odd := range []string{".new", "\x1b[2J", " x", "~"} {
+		if err := os.WriteFile(path+odd, nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if found := p.Found(); len(found) != 1 || found[0].Path != path {
+		t.Errorf("found %q", found)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"golang.org/x/time/rate"
 )
@@ -124,7 +125,7 @@ func (l *stderrLog) record(line string) {
 // administrator's terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' || r == 0x7f {
+		if unicode.IsControl(r) && r != '\t' { // those from U+0080 on, too: terminals obey them as they do ESC [
 			return '?'
 		}
 		return r

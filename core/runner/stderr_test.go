@@ -40,3 +40,13 @@ func TestTailSaysWhyAProgramCrashed(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
+
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"größer\tals": "größer\tals", "\x1b[2J\r\n\x7f": "?[2J???", "\u009b2J": "?2J", "\xff": "?",
+	} {
+		if got := printable(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/zclconf/go-cty/cty"
+	"golang.org/x/sys/unix"
 )
 
 // FileName is what a lock file is named that lies beside the pipelines.
@@ -50,12 +52,19 @@ type block struct {
 	Range     hcl.Range `hcl:",def_range"`
 }
 
-var pluginName = regexp.MustCompile(`^(source|filter|cache|sink)-[a-z0-9][a-z0-9-]*$`)
+// pluginName matches what stages of a pipeline can name.
+var pluginName = regexp.MustCompile(`^(source|filter|cache|sink)-[A-Za-z0-9_][A-Za-z0-9_-]{0,63}$`)
+
+// IsPlugin says whether it can be a plugin's name, as in "filter-mark".
+func IsPlugin(name string) bool { return pluginName.MatchString(name) }
+
+// maxFile is the longest lock file that is read, in bytes.
+const maxFile = 1 << 20
 
 // Read reads a lock file. One that does not exist is nil, without a diagnostic.
 // The file is for diagnostics to quote.
 func Read(path string) (*Lock, *hcl.File, hcl.Diagnostics) {
-	text, err := os.ReadFile(path)
+	text, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, nil
 	}
@@ -86,6 +95,23 @@ func Read(path string) (*Lock, *hcl.File, hcl.Diagnostics) {
 		lock.Entries[e.Plugin] = e
 	}
 	return lock, file, diags
+}
+
+// readFile reads a file, and nothing that may have no end.
+func readFile(path string) ([]byte, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, fmt.Errorf("%s is no regular file", path))
+	}
+	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err == nil && len(text) > maxFile {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxFile)
+	}
+	return text, err
 }
 
 func (b *block) entry() (e Entry, diag *hcl.Diagnostic) {

@@ -2,11 +2,16 @@ package trust
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"golang.org/x/sys/unix"
 )
 
 const someSum = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -46,6 +51,43 @@ func TestLockIsWrittenAndRead(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Dir(lock.Path) + "/*"); len(left) != 1 {
 		t.Errorf("there are %q", left)
+	}
+}
+
+// What can stand in a pipeline can be locked.
+func TestNamesThatCanBeLocked(t *testing.T) {
+	for name, want := range map[string]bool{
+		"filter-Mark_2": true, "sink-_a": true, "source-1-2": true, "cache-" + strings.Repeat("x", 64): true,
+		"cache-" + strings.Repeat("x", 65): false, "filter-": false, "filter--x": false, "other-x": false, "filter-x\n": false, "filter-a/b": false,
+	} {
+		lock := &Lock{Path: filepath.Join(t.TempDir(), FileName), Entries: map[string]Entry{name: {Plugin: name, SHA256: someSum}}}
+		if _, err := lock.Write(); err != nil {
+			t.Fatal(err)
+		}
+		if back, _, diags := Read(lock.Path); IsPlugin(name) != want || diags.HasErrors() == want || want && back.Entries[name].SHA256 != someSum {
+			t.Errorf("%q: %v", name, diags)
+		}
+	}
+}
+
+// A lock file is a file, and not a long one.
+func TestOddLockFiles(t *testing.T) {
+	dir := t.TempDir()
+	fifo, long := filepath.Join(dir, "fifo"), filepath.Join(dir, "long")
+	if err := errors.Join(unix.Mkfifo(fifo, 0o644), os.WriteFile(long, []byte(strings.Repeat("#", maxFile+1)), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{fifo: "no regular file", dir: "no regular file", "/dev/zero": "no regular file", long: "more than 1048576 bytes"} {
+		read := make(chan hcl.Diagnostics, 1)
+		go func() { _, _, diags := Read(path); read <- diags }()
+		select {
+		case diags := <-read:
+			if len(diags) != 1 || !strings.Contains(diags[0].Detail, want) {
+				t.Errorf("%s: %v, want %q", path, diags, want)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%s: it is still read", path)
+		}
 	}
 }
 
