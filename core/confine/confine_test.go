@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -167,6 +168,15 @@ var probes = map[string]func(){
 		// The kernel takes the option as an int.
 		say("survive by the upper half", unix.Prctl(unix.PR_SET_PDEATHSIG|1<<32, 0, 0, 0, 0))
 		say("itself", unix.Kill(os.Getpid(), 0))
+		for _, pid := range []int{pid, os.Getpid(), 0} {
+			var limit unix.Rlimit
+			var processors unix.CPUSet
+			say("limit", unix.Prlimit(pid, unix.RLIMIT_CPU, nil, &limit))
+			if err := unix.SchedGetaffinity(0, &processors); err != nil {
+				say("processors", err)
+			}
+			say("pin", unix.SchedSetaffinity(pid, &processors))
+		}
 	},
 	"escape": func() {
 		say("fork", exec.Command("/bin/true").Run())
@@ -389,7 +399,8 @@ func TestOtherProcesses(t *testing.T) {
 			"mem: open /proc/" + pid + "/mem: permission denied", "ptrace: EPERM", "process_vm_readv: EPERM", "pidfd_open: EPERM"}},
 		"signal": {lines(probe(t, strict(), "signal", pid)), []string{
 			"kill: EPERM", "tgkill: EPERM", "rt_sigqueueinfo: EPERM", "all: EPERM", "setown: EPERM",
-			"survive the runner: EPERM", "survive by the upper half: EPERM", "itself: ok"}},
+			"survive the runner: EPERM", "survive by the upper half: EPERM", "itself: ok",
+			"limit: EPERM", "pin: EPERM", "limit: ok", "pin: ok", "limit: ok", "pin: ok"}},
 	} {
 		if !slices.Equal(c.got, c.want) {
 			t.Errorf("%s: got %q, want %q", name, c.got, c.want)
@@ -428,5 +439,33 @@ func TestNotRunByHand(t *testing.T) {
 	root.User, root.Group = 0, 0
 	if got := probe(t, root, "state"); !strings.Contains(got, "user: not an unprivileged one") {
 		t.Errorf("as root: %s", got)
+	}
+}
+
+// What is no file is refused at once, whatever a look at it said before.
+func TestProgramsAreFiles(t *testing.T) {
+	dir := t.TempDir()
+	fifo, device, huge := filepath.Join(dir, "fifo"), filepath.Join(dir, "device"), filepath.Join(dir, "huge")
+	if err := errors.Join(unix.Mkfifo(fifo, 0o755), os.Symlink("/dev/zero", device), os.WriteFile(huge, nil, 0o755), os.Truncate(huge, maxImage)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{fifo: "no regular file", device: "no regular file", dir: "no regular file", huge: "too large"} {
+		ended := make(chan error, 1)
+		go func() { _, err := Sum(path); ended <- err }()
+		select {
+		case err := <-ended:
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %q", path, err, want)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%s: it is still read", path)
+		}
+		if path == huge {
+			continue // a gigabyte of memory
+		}
+		if image, _, err := OpenImage(path); err == nil || !strings.Contains(err.Error(), want) {
+			image.Close()
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
 	}
 }

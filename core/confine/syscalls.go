@@ -37,8 +37,8 @@ var ordinary = []string{
 	"exit", "exit_group", "execve", "execveat", "wait4", "waitid", "set_tid_address", "set_robust_list", "get_robust_list", "rseq", "arch_prctl",
 	"set_thread_area", "get_thread_area", "getpid", "getppid", "gettid", "getpgid", "getpgrp", "getsid", "setsid",
 	"getuid", "geteuid", "getgid", "getegid", "getresuid", "getresgid", "getgroups", "getuid32", "geteuid32", "getgid32", "getegid32",
-	"capget", "getrlimit", "setrlimit", "prlimit64", "ugetrlimit", "getrusage", "getpriority", "sysinfo", "uname", "getcpu", "getrandom",
-	"sched_yield", "sched_getaffinity", "sched_setaffinity", "sched_getparam", "sched_getscheduler", "sched_getattr",
+	"capget", "getrlimit", "setrlimit", "ugetrlimit", "getrusage", "getpriority", "sysinfo", "uname", "getcpu", "getrandom",
+	"sched_yield", "sched_getaffinity", "sched_getparam", "sched_getscheduler", "sched_getattr",
 	"sched_get_priority_max", "sched_get_priority_min", "sched_rr_get_interval", "ioprio_get",
 	"seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self",
 	// sockets that there are, and Unix ones that others connect to
@@ -49,7 +49,9 @@ var ordinary = []string{
 // networking takes no conditions where there is a network.
 var networking = []string{"connect", "sendto", "shutdown", "socketpair"}
 
-// calls are those of the rules. A process may send itself signals.
+// calls are those of the rules. A process may send itself signals, and limit itself:
+// others of its user, which are the runner and all if that is not root, it could
+// end by a limit of CPU time.
 func (r *Rules) calls(pid int) (calls []call) {
 	for _, name := range ordinary {
 		calls = append(calls, call{name: name})
@@ -57,6 +59,8 @@ func (r *Rules) calls(pid int) (calls []call) {
 	calls = append(calls,
 		call{"kill", [][]test{{equal(0, pid)}}},
 		call{"tgkill", [][]test{{equal(0, pid)}}},
+		call{"prlimit64", [][]test{{equal(0, 0)}, {equal(0, pid)}}},
+		call{"sched_setaffinity", [][]test{{equal(0, 0)}, {equal(0, pid)}}},
 		call{"clone", [][]test{{bits(0, unix.CLONE_THREAD), noBits(0, namespaces)}}},
 	)
 	calls = append(calls, r.sockets()...)
