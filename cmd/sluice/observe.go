@@ -26,7 +26,6 @@ func observe(c pipeline.Metrics, log *logging.Log) (*observer, error) {
 	if lines := server.Lines(); lines != nil {
 		log.Logger = slog.New(slog.NewMultiHandler(log.Handler(), lines.Handler(&log.Level)))
 	}
-	log.Info("metrics", "listen", c.Listen)
 	return &observer{server}, nil
 }
 
@@ -46,11 +45,10 @@ func (o *observer) commands(r *runner.Runner) control.Backend {
 	return o.server.Commands(r)
 }
 
-func (o *observer) serve(r *runner.Runner) error {
-	if o.server == nil {
-		return nil
+func (o *observer) serve(r *runner.Runner) {
+	if o.server != nil {
+		o.server.Serve(r)
 	}
-	return o.server.Serve(r)
 }
 
 func (o *observer) close() {

@@ -158,13 +158,12 @@ type served struct {
 // serveAndRun runs until ctx ends, which stop does, or the runner does.
 func serveAndRun(ctx context.Context, stop context.CancelCauseFunc, r *runner.Runner, to served, log *logging.Log, ready func()) error {
 	server, tells := control.NewServer(to.metrics.commands(r), log.Logger), to.tells
-	serve := func(one func() error) {
-		if err := one(); err != nil {
+	go func() {
+		if err := server.Serve(to.control); err != nil {
 			stop(err)
 		}
-	}
-	go serve(func() error { return server.Serve(to.control) })
-	go serve(func() error { return to.metrics.serve(r) })
+	}()
+	go to.metrics.serve(r)
 	telling, cease := context.WithCancel(ctx)
 	go tells.keep(telling)
 	err := r.Run(ctx, func() {

@@ -93,15 +93,44 @@ func listening(t *testing.T, dir string) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(&told{make: firewall}) }()
-	t.Cleanup(func() {
-		s.Close()
-		if err := <-ended; err != nil {
-			t.Errorf("serve: %v", err)
-		}
-	})
+	serving(t, s)
 	return s
+}
+
+// serving serves a node until the test's end.
+func serving(t *testing.T, s *Server) {
+	t.Helper()
+	ended := make(chan struct{})
+	go func() { s.Serve(&told{make: firewall}); close(ended) }()
+	t.Cleanup(func() { s.Close(); <-ended })
+}
+
+// An address that another has is waited for, and so is a file that is broken only when it
+// is read again: a node runs without its metrics.
+func TestServesWhenItCan(t *testing.T) {
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	file := t.TempDir() + "/web.yml"
+	write(t, file, []byte("basic_auth_users: {}\n"))
+	s, err := Listen(pipeline.Metrics{Listen: other.Addr().String(), WebConfig: file}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, file, []byte("nonsense: 1\n"))
+	serving(t, s)
+	other.Close()
+	write(t, file, []byte("basic_auth_users: {}\n"))
+	eventually(t, "an answer", func() bool {
+		answer, err := http.Get("http://" + other.Addr().String() + "/healthz")
+		if err != nil {
+			return false
+		}
+		answer.Body.Close()
+		return answer.StatusCode == 200
+	})
 }
 
 // Prometheus itself, of Debian's package, scrapes a node over TLS with a

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,10 +34,13 @@ const (
 
 // A Server serves metrics, health and the page of a node.
 type Server struct {
-	config   pipeline.Metrics
-	log      *slog.Logger
-	listener net.Listener
-	http     *http.Server
+	config pipeline.Metrics
+	log    *slog.Logger
+	http   *http.Server
+	closed chan struct{}
+
+	mu       sync.Mutex
+	listener net.Listener // nil: its address can't be had at the moment
 
 	replays, commands *prometheus.HistogramVec
 	lines             *Lines // nil without a page
@@ -49,24 +53,44 @@ func durationsOf(m *Metric) *prometheus.HistogramVec {
 	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: m.Name, Help: m.Help, Buckets: durations}, m.Labels)
 }
 
-// Listen makes the listener that c describes. Serve must follow, or Close.
+// Listen makes the listener that c describes. Serve must follow, or Close. An address
+// that can't be had, since another listens there or it is not this node's yet, is no
+// error: the flows don't wait for it, and Serve tries again.
 func Listen(c pipeline.Metrics, log *slog.Logger) (*Server, error) {
 	if c.WebConfig != "" {
 		if err := web.Validate(c.WebConfig); err != nil {
 			return nil, fmt.Errorf("metrics: web_config: %s: %w", c.WebConfig, err)
 		}
 	}
-	l, err := listen(c)
-	if err != nil {
-		return nil, err
-	}
 	s := newServer(c, log)
-	s.listener = l
+	if _, err := s.listen(); err != nil {
+		log.Error("metrics are not served yet", "error", err, "again_in", firstPause)
+	}
 	return s, nil
 }
 
+// listen returns the listener, which it makes if there is none.
+func (s *Server) listen() (net.Listener, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.closed:
+		return nil, net.ErrClosed
+	default:
+	}
+	if s.listener != nil {
+		return s.listener, nil
+	}
+	l, err := listen(s.config)
+	if err == nil {
+		s.listener = l
+		s.log.Info("metrics", "listen", s.config.Listen)
+	}
+	return l, err
+}
+
 func newServer(c pipeline.Metrics, log *slog.Logger) *Server {
-	s := &Server{config: c, log: log, replays: durationsOf(metricReplays), commands: durationsOf(metricCommand)}
+	s := &Server{config: c, log: log, closed: make(chan struct{}), replays: durationsOf(metricReplays), commands: durationsOf(metricCommand)}
 	s.http = &http.Server{
 		ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeader,
@@ -92,26 +116,59 @@ func listen(c pipeline.Metrics) (net.Listener, error) {
 	return l, nil
 }
 
-// Serve answers what comes in, until Close.
-func (s *Server) Serve(b Backend) error {
-	s.http.Handler = s.handler(b)
-	l := netutil.LimitListener(s.listener, maxConns)
-	var err error
+// Between two tries to serve it waits so long, each time twice as long.
+const (
+	firstPause = time.Second
+	lastPause  = time.Minute
+)
+
+// Serve answers what comes in, until Close. What keeps it from that is logged, and
+// tried again.
+func (s *Server) Serve(b Backend) {
+	handler := s.handler(b)
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		err := s.serveOnce(handler)
+		if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+			return
+		}
+		s.log.Error("metrics are not served", "error", err, "again_in", pause)
+		select {
+		case <-s.closed:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (s *Server) serveOnce(handler http.Handler) error {
+	l, err := s.listen()
+	if err != nil {
+		return err
+	}
+	defer s.forget() // else clients would wait in its backlog
+	l = netutil.LimitListener(l, maxConns)
+	s.http.Handler = handler
 	if s.config.WebConfig == "" {
-		err = s.http.Serve(l)
-	} else {
-		err = web.Serve(l, s.http, &web.FlagConfig{WebConfigFile: &s.config.WebConfig}, s.log)
+		return s.http.Serve(l)
 	}
-	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
-		return nil
+	return web.Serve(l, s.http, &web.FlagConfig{WebConfigFile: &s.config.WebConfig}, s.log)
+}
+
+// forget closes the listener, if there is one.
+func (s *Server) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != nil {
+		s.listener.Close()
+		s.listener = nil
 	}
-	return fmt.Errorf("metrics: %w", err)
 }
 
 // Close ends the server and all its connections.
 func (s *Server) Close() {
+	close(s.closed)
 	s.http.Close()
-	s.listener.Close()
+	s.forget()
 }
 
 func (s *Server) handler(b Backend) http.Handler {
