@@ -40,6 +40,15 @@ type page struct {
 	before, after *control.Status // the last two looks
 	beforeAt      time.Time
 	afterAt       time.Time
+
+	writing sync.Mutex // held while it is drawn: who comes meanwhile gets the same
+	written map[string]drawn
+}
+
+// drawn is a page, or part of one, as it was drawn last, and of which state.
+type drawn struct {
+	of   *control.Status
+	text []byte
 }
 
 // rates returns what passed since a look that is far enough back, whoever
@@ -112,11 +121,7 @@ func (v *view) Wrong() []string {
 	return wrong
 }
 
-func (p *page) view(now time.Time) (*view, error) {
-	status, err := p.node.status()
-	if err != nil {
-		return nil, err
-	}
+func (p *page) view(status *control.Status, now time.Time) (*view, error) {
 	passed := p.rates(status, now)
 	v := &view{Status: status, Now: now, Lines: p.lines.newest()}
 	graph := picture.Running(status, passed)
@@ -184,12 +189,35 @@ func (p *page) serve(mux *http.ServeMux) {
 	}
 }
 
-func (p *page) write(w http.ResponseWriter, name string) {
-	v, err := p.view(time.Now())
-	var text bytes.Buffer
-	if err == nil {
-		err = pageTemplate.ExecuteTemplate(&text, name, v)
+// draw returns a part of the page as it is now. Whoever asks how often, it is drawn as
+// often as the node is asked how it is.
+func (p *page) draw(name string) ([]byte, error) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	status, err := p.node.status()
+	if err != nil {
+		return nil, err
 	}
+	if last := p.written[name]; last.of == status {
+		return last.text, nil
+	}
+	v, err := p.view(status, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	if err := pageTemplate.ExecuteTemplate(&text, name, v); err != nil {
+		return nil, err
+	}
+	if p.written == nil {
+		p.written = map[string]drawn{}
+	}
+	p.written[name] = drawn{status, text.Bytes()}
+	return text.Bytes(), nil
+}
+
+func (p *page) write(w http.ResponseWriter, name string) {
+	text, err := p.draw(name)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -197,7 +225,7 @@ func (p *page) write(w http.ResponseWriter, name string) {
 	harden(w)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
-	_, _ = w.Write(text.Bytes()) // the browser has gone away
+	_, _ = w.Write(text) // the browser has gone away
 }
 
 // harden lets the page load what is its own and nothing else, and be part of no

@@ -146,7 +146,7 @@ func (s *Server) serveOnce(handler http.Handler) error {
 		return err
 	}
 	defer s.forget() // else clients would wait in its backlog
-	l = netutil.LimitListener(l, maxConns)
+	l = netutil.LimitListener(&fairListener{Listener: l}, maxConns)
 	s.http.Handler = handler
 	if s.config.WebConfig == "" {
 		return s.http.Serve(l)
