@@ -27,7 +27,7 @@ func OpenImage(path string) (image *os.File, sum string, err error) {
 		return nil, "", fmt.Errorf("copy of %s: %w", path, err)
 	}
 	image = os.NewFile(uintptr(fd), path)
-	sum, err = sumWhile(image, from)
+	sum, err = copySum(image, from, maxImage)
 	if err == nil {
 		_, err = unix.FcntlInt(image.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
 	}
@@ -52,11 +52,12 @@ func openProgram(path string) (*os.File, error) {
 	return file, nil
 }
 
-// sumWhile copies a program and returns the SHA-256 of what was copied.
-func sumWhile(to io.Writer, from io.Reader) (string, error) {
+// copySum copies a program of less than limit bytes and returns the SHA-256 of what
+// was copied.
+func copySum(to io.Writer, from io.Reader, limit int64) (string, error) {
 	hash := sha256.New()
-	n, err := io.Copy(io.MultiWriter(to, hash), io.LimitReader(from, maxImage))
-	if err == nil && n == maxImage {
+	n, err := io.Copy(io.MultiWriter(to, hash), io.LimitReader(from, limit))
+	if err == nil && n == limit {
 		err = errors.New("too large for a program")
 	}
 	return hex.EncodeToString(hash.Sum(nil)), err
@@ -69,7 +70,7 @@ func Sum(path string) (string, error) {
 		return "", err
 	}
 	defer from.Close()
-	sum, err := sumWhile(io.Discard, from)
+	sum, err := copySum(io.Discard, from, maxImage)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}
